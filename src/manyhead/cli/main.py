@@ -1,0 +1,84 @@
+"""The command ``manyhead``: its verbs, and how errors end it."""
+
+import contextlib
+import os
+import sys
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from manyhead.cli import check, evaluate, init, predict, quickstart, recipes, report, train
+from manyhead.errors import ManyheadError
+
+CLOSED_PIPE = 141
+"""What a command ends with when nobody reads its output any more, as if SIGPIPE had ended it."""
+INTERRUPTED = 130
+
+
+class Commands(TyperGroup):
+    """The verbs. Errors that a user can mend end them with their message and code, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the verb that was named."""
+        try:
+            return super().invoke(ctx)
+        except ManyheadError as error:
+            print(error, file=sys.stderr)
+            code = error.exit_code
+        except BrokenPipeError:
+            _leave_pipe()
+            code = CLOSED_PIPE
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            code = INTERRUPTED
+        raise typer.Exit(code)
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="manyhead",
+    help="One BERT-family encoder, many text tasks: train, judge and ship a multi-task model.",
+    epilog="\b\nStart here:\n  manyhead quickstart\n  manyhead init train.csv dev.csv --out recipe.yaml\n"
+    "  manyhead COMMAND --help",
+    no_args_is_help=True,
+    # Plain help and plain errors: lines can be copied, and start-up is quick.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"manyhead {metadata.version('manyhead')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+for verb in (quickstart, init, train, check, evaluate, predict, report):
+    verb.add_to(app)
+app.add_typer(recipes.app)
+
+
+def main() -> None:
+    """The console command."""
+    for stream in (sys.stdout, sys.stderr):
+        # Not every stream can be told: one may be replaced by whoever calls.
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    app()
+
+
+def _leave_pipe() -> None:
+    """Lets what is left in stdout's buffer go nowhere, so that Python does not complain at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

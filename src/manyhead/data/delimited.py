@@ -1,0 +1,270 @@
+"""Comma- and tab-separated text: what separates cells and what quotes mean, found out by evidence in the file.
+
+Two kinds of files look alike. With CSV quoting, a cell that holds a quote, a separator or a line break stands in quotes
+and its own quotes are doubled; without, quotes are plain characters. Reading one as the other loses rows without a
+sound, so the choice is made by counting what only one of them explains, and a record that turns out to contradict it
+later is never allowed to swallow its neighbours: only its first line is set aside, and reading goes on at the next.
+"""
+
+import csv
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from operator import itemgetter
+from pathlib import Path
+from typing import Literal
+
+from manyhead.data.table import Row, Table
+from manyhead.data.text import TextSource
+from manyhead.errors import DataError, Problem
+
+Quotes = Literal["csv", "none"]
+
+_NAMES = {"\t": "tab-separated", ",": "comma-separated", ";": "semicolon-separated"}
+_DELIMITERS = tuple(_NAMES)
+_SAMPLE_CHARS = 4_000_000
+_DELIMITER_SAMPLE_LINES = 1000
+_LINE_ENDS = ("\n", "\r\n", "\r", "")
+_RECORD_CHARS = 16_000_000
+_FIELD_CHARS = 2**31 - 1
+_QUOTES: tuple[Quotes, ...] = ("csv", "none")
+_PROPER_CELL = '(?:"[^"]*+(?:""[^"]*+)*+"|[^"D]*+)'
+_PROPER_RECORD = f"{_PROPER_CELL}(?:D{_PROPER_CELL})*+"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a delimited file is laid out.
+
+    With ``trusted`` quoting the user said so: quotes out of order are errors and never plain characters.
+    """
+
+    delimiter: str
+    quotes: Quotes
+    trusted: bool = False
+
+    @property
+    def note(self) -> str:
+        """In words."""
+        return f"{_NAMES[self.delimiter]}, {'CSV quoting' if self.quotes == 'csv' else 'unquoted'}"
+
+
+class DelimitedTable(Table):
+    """A comma-, tab- or semicolon-separated file."""
+
+    def __init__(self, source: TextSource, layout: Layout, header: Sequence[str] | None) -> None:
+        self._source = source
+        self._layout = layout
+        self._skip_header = header is None
+        columns = _header(source.lines(), layout, source.path) if header is None else list(header)
+        super().__init__(source.path, columns, f"{layout.note}{source.note}")
+
+    def _rows(self, names: Sequence[str]) -> Iterator[Row]:
+        pick = self._picker(names)
+        records = Records(self._source.lines(self.clean), self._layout, len(self.columns))
+        for line, cells in islice(records.read(), int(self._skip_header), None):
+            if isinstance(cells, str):
+                self.rejects.add(line, cells)
+            else:
+                yield line, pick(cells)
+        self.stray_quotes = records.stray_quotes
+
+    def _picker(self, names: Sequence[str]) -> Callable[[list[str]], tuple[str, ...]]:
+        if tuple(names) == self.columns:
+            return tuple
+        first, *others = [self.columns.index(name) for name in names]
+        return itemgetter(first, *others) if others else lambda cells: (cells[first],)
+
+
+def open_delimited(
+    source: TextSource, *, delimiter: str | None, quotes: Quotes | None, header: Sequence[str] | None
+) -> DelimitedTable:
+    """Opens a delimited file; what is None is found out by evidence in its first megabytes.
+
+    ``header`` names the columns of a file that does not. Raises `DataError` for a file without a first line.
+    """
+    lines = _sample(source.lines())
+    if all(line in _LINE_ENDS for line in lines):
+        raise DataError([Problem("the file holds no rows", source.path, expected="a header line and rows")])
+    width = None if header is None else len(header)
+    if delimiter is None:
+        delimiter = _find_delimiter(lines, width)
+    trusted = quotes is not None
+    if quotes is None:
+        quotes = _find_quotes(lines, delimiter, width)
+    return DelimitedTable(source, Layout(delimiter, quotes, trusted), header)
+
+
+class Records:
+    """Records out of physical lines. ``width`` is the number of cells wanted; None takes the first record's.
+
+    Lines that are empty are no records, except where a record is one cell.
+    """
+
+    def __init__(self, lines: Iterable[str], layout: Layout, width: int | None) -> None:
+        self._lines = _Lines(lines)
+        self._layout = layout
+        self._width = width
+        self._quoted = csv.reader(self._lines, delimiter=layout.delimiter, strict=True)
+        csv.field_size_limit(_FIELD_CHARS)
+        self.stray_quotes = 0
+
+    @property
+    def text(self) -> str:
+        """The physical text of the latest record."""
+        return "".join(self._lines.taken)
+
+    def read(self) -> Iterator[tuple[int, list[str] | str]]:
+        """The line a record starts at, and its cells, or why it has none."""
+        lines, delimiter = self._lines, self._layout.delimiter
+        mind_quotes = self._layout.quotes == "csv"
+        for line in lines:
+            number = lines.number
+            if mind_quotes and '"' in line:
+                cells = self._parse_quoted()
+            elif len(line) <= 2 and line in _LINE_ENDS and self._width != 1:
+                lines.forget()
+                continue
+            else:
+                cells = self._fit(_bare(line).split(delimiter))
+            yield number, cells
+            lines.forget()
+
+    def _fit(self, cells: list[str]) -> list[str] | str:
+        """``cells``, or what is wrong with their number. The first record sets it where none was wanted."""
+        if self._width is None:
+            self._width = len(cells)
+        if len(cells) == self._width:
+            return cells
+        return f"{len(cells)} cell{'' if len(cells) == 1 else 's'} instead of {self._width}"
+
+    def _parse_quoted(self) -> list[str] | str:
+        """Parses the record that the line just taken begins. Where it cannot be one, only this line is used up."""
+        lines, trusted = self._lines, self._layout.trusted
+        lines.give_back(0)
+        try:
+            cells = self._fit(next(self._quoted))
+            if trusted or (not isinstance(cells, str) and not self._all_whole()):
+                return cells
+            closed = True
+        except csv.Error as error:
+            cells, closed = f"quotes out of order: {error}", False
+        except _RecordTooLongError:
+            cells, closed = f"a quote is not closed within {_RECORD_CHARS} characters", False
+        literal = _bare(lines.taken[0]).split(self._layout.delimiter)
+        alone = closed and len(lines.taken) == 1
+        lines.give_back(1)
+        if trusted or alone or len(literal) != self._width:
+            return cells
+        self.stray_quotes += 1
+        return literal
+
+    def _all_whole(self) -> bool:
+        """Whether every physical line of the record is a whole record by itself: two stray quotes look like that."""
+        taken, delimiters = self._lines.taken, (self._width or 1) - 1
+        several = len(taken) > 1 and delimiters > 0
+        return several and all(line.count(self._layout.delimiter) == delimiters for line in taken)
+
+
+class _RecordTooLongError(Exception):
+    """A quoted record grew beyond what is kept in memory."""
+
+
+class _Lines:
+    """Physical lines with their numbers; those of the record being read can be given back."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._source = iter(lines)
+        self._back: deque[str] = deque()
+        self._chars = 0
+        self.taken: list[str] = []
+        self.number = 0
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._back.popleft() if self._back else next(self._source)
+        self.number += 1
+        self.taken.append(line)
+        self._chars += len(line)
+        if self._chars > _RECORD_CHARS and len(self.taken) > 1:
+            raise _RecordTooLongError
+        return line
+
+    def give_back(self, keep: int) -> None:
+        """Gives back the taken lines behind the first ``keep``."""
+        back = self.taken[keep:]
+        self._back.extendleft(reversed(back))
+        self.number -= len(back)
+        del self.taken[keep:]
+        self._chars = sum(map(len, self.taken))
+
+    def forget(self) -> None:
+        """Begins a new record."""
+        self.taken.clear()
+        self._chars = 0
+
+
+def _bare(line: str) -> str:
+    """The line without its end: one LF, CRLF or CR."""
+    return line.removesuffix("\n").removesuffix("\r")
+
+
+def _header(lines: Iterable[str], layout: Layout, path: Path) -> list[str]:
+    for _, cells in Records(lines, layout, None).read():
+        if isinstance(cells, str):
+            raise DataError([Problem(f"cannot read the header: {cells}", path, 1, do="set quoting: none")])
+        return cells
+    raise DataError([Problem("the file holds no rows", path, expected="a header line and rows")])
+
+
+def _sample(lines: Iterable[str]) -> list[str]:
+    """The first lines of a file."""
+    taken, chars = [], 0
+    for line in lines:
+        taken.append(line)
+        chars += len(line)
+        if chars > _SAMPLE_CHARS:
+            break
+    return taken
+
+
+def _find_delimiter(lines: list[str], width: int | None) -> str:
+    """The separator that gives most records the same number of cells; one that never separates comes last."""
+    first = lines[:_DELIMITER_SAMPLE_LINES]
+    return max(_DELIMITERS, key=lambda delimiter: max(_fitting(first, Layout(delimiter, q), width) for q in _QUOTES))
+
+
+def _fitting(lines: list[str], layout: Layout, width: int | None) -> tuple[bool, float]:
+    """Whether most records have the cells wanted (any number above one where none is), and the share that has."""
+    found = [cells for _, cells in Records(lines, layout, width).read()]
+    whole = [cells for cells in found if not isinstance(cells, str)]
+    share = len(whole) / max(1, len(found))
+    separates = bool(whole) and (width is not None or len(whole[0]) > 1)
+    return separates and share > 0.5, share
+
+
+def _find_quotes(lines: list[str], delimiter: str, width: int | None) -> Quotes:
+    """CSV unless more records contradict it than need it.
+
+    A record needs CSV quoting when a properly quoted cell holds a quote, a separator or a line break; between commas
+    and semicolons any quoted cell counts. A record contradicts it when quotes stand inside an unquoted cell, or when
+    only plain quotes make it whole.
+    """
+    proper = re.compile(_PROPER_RECORD.replace("D", re.escape(delimiter)))
+    telling = re.compile(f'["\r\n{re.escape(delimiter)}]' if delimiter == "\t" else "")
+    records = Records(lines, Layout(delimiter, "csv"), width)
+    needing = contradicting = strays = 0
+    for _, cells in records.read():
+        if '"' not in records.text:
+            continue
+        improper = isinstance(cells, str) or proper.fullmatch(_bare(records.text)) is None
+        if improper or records.stray_quotes > strays:
+            contradicting += 1
+        else:
+            needing += any(map(telling.search, cells))
+        strays = records.stray_quotes
+    return "none" if contradicting > needing else "csv"

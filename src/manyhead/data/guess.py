@@ -1,0 +1,316 @@
+"""A first recipe for a user's files: what is read, what is predicted, every guess with its reason."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, islice
+from os.path import commonpath
+from pathlib import Path
+
+import yaml
+
+from manyhead.data.examples import counted
+from manyhead.data.read import read_table
+from manyhead.data.table import Cell, Nested, Table
+from manyhead.errors import DataError, UsageError
+from manyhead.recipe.schema import SPLITS, Split
+
+_SAMPLE_ROWS = 3000
+_MOST_CLASSES = 200
+_MOST_NUMBER_CLASSES = 20
+_SPLIT_WORDS: dict[str, Split] = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("dev", "valid", "validation", "val", "eval"), "dev"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
+}
+_NOISE_WORDS = ("ids", "student", "data", "dataset", "set", "split")
+_TARGET_NAMES = (
+    *("label", "labels", "target", "gold_label", "gold", "class", "category", "sentiment", "is_duplicate"),
+    *("similarity", "score", "stars", "rating", "intent", "topic", "polarity", "emotion", "y"),
+)
+_TEXT_NAMES = ("text", "sentence", "review", "content", "body", "comment", "question", "tweet", "message", "document")
+_PAIR_NAMES = (
+    *(("premise", "hypothesis"), ("question", "sentence"), ("question", "passage"), ("question", "answer")),
+    *(
+        ("question", "context"),
+        ("query", "passage"),
+        ("query", "document"),
+        ("text", "text_pair"),
+        ("claim", "evidence"),
+    ),
+)
+_PAIR_ENDINGS = re.compile(r"(.*?)[_ .-]?([12ab])", re.IGNORECASE)
+_PLAIN_SCALAR = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_YAML_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
+
+
+class _Column:
+    """What the first rows tell of a column; empty cells do not count."""
+
+    def __init__(self, name: str, cells: Sequence[Cell]) -> None:
+        self.name = name
+        self.texts = [str(cell) for cell in cells if cell is not None and str(cell).strip()]
+        self.distinct = len(set(self.texts))
+        self.is_nested = any(isinstance(cell, Nested) for cell in cells)
+        numbers = [number for text in self.texts if (number := _as_number(text)) is not None]
+        self.is_number = len(numbers) > 0.9 * len(self.texts)
+        self._is_whole = all(number.is_integer() for number in numbers)
+        self.words = sum(len(text.split()) for text in self.texts) / max(1, len(self.texts))
+
+    @property
+    def is_id(self) -> bool:
+        """Whether it only tells rows apart."""
+        is_unique = len(self.texts) > 1 and self.distinct == len(self.texts)
+        return is_unique and self.words < 1.2 and (self._is_whole or not self.is_number)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it may be what a model reads."""
+        if not self.texts or self.is_number or self.is_nested or self.is_id:
+            return False
+        is_named = any(word in self.name.lower() for word in _TEXT_NAMES)
+        return self.words > 1.5 and (is_named or self.distinct > 0.2 * len(self.texts))
+
+    @property
+    def is_target(self) -> bool:
+        """Whether it may be what a model predicts: numbers, or few values."""
+        few = max(2, min(_MOST_CLASSES, len(self.texts) // 2))
+        return bool(self.texts) and not self.is_nested and (self.is_number or self.distinct <= few)
+
+    @property
+    def described(self) -> str:
+        """In words."""
+        traits = (
+            (not self.texts, "empty"),
+            (self.is_nested, "lists or objects"),
+            (self.is_id, "ids"),
+            (self.is_number, "numbers"),
+            (self.is_text, "texts"),
+        )
+        what = next((word for holds, word in traits if holds), counted(self.distinct, "value"))
+        return f"'{self.name}' ({what})"
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The files of one task."""
+
+    name: str
+    files: dict[Split, Path]
+
+
+def guess_recipe(files: Sequence[Path], *, name: str | None = None) -> str:
+    """A complete recipe for ``files``, as commented YAML.
+
+    Files of one task are found by their names (x-train.csv, x-dev.csv), columns and kinds by their content: texts are
+    the longest columns, targets are named like one or hold few values. Paths are absolute. Raises `UsageError` where
+    no text or no target is found, and `DataError` for files that cannot be read.
+    """
+    if not files:
+        raise UsageError("no files; name at least one CSV, TSV, JSONL, Parquet or Arrow file")
+    paths = [path.absolute() for path in files]
+    folder = Path(commonpath([path.parent for path in paths]))
+    problems: list[str] = []
+    tasks: list[str] = []
+    groups = _grouped(paths)
+    for group in groups:
+        try:
+            tasks.append(_task(group, folder))
+        except (UsageError, DataError) as error:
+            problems.append(str(error))
+    if problems:
+        raise UsageError("\n".join(problems))
+    title = re.sub(r"[^A-Za-z0-9_.-]+", "-", name or "-".join(group.name for group in groups)).lstrip("_.-") or "tasks"
+    return _HEADER.format(name=_scalar(title), folder=_scalar(folder.as_posix())) + "".join(tasks) + _STAGES
+
+
+_HEADER = """\
+# Guessed from the files: look at each comment, then run `manyhead check` on this file.
+manyhead: 1
+name: {name}
+data_dir: {folder}  # files below are relative to it
+encoder: {{checkpoint: embedded, pooling: mean, max_tokens: 128}}  # longer texts are cut
+tasks:
+"""
+
+_STAGES = """\
+stages:
+  - name: multitask
+    schedule: {kind: shuffled}  # every batch of every task once an epoch, in random order
+    epochs: 3
+    batch_size: 32
+    optimizer: {kind: adamw, lr: 5.0e-5, head_lr: 5.0e-4}
+    rate: {kind: linear, warmup: 0.1}
+"""
+
+
+def _grouped(paths: list[Path]) -> list[_Group]:
+    """Files by task, told by the words of their names that say nothing of a split."""
+    groups: dict[str, dict[Split, Path]] = {}
+    for path in paths:
+        words = re.split(r"[-_. ]+", path.name.split(".")[0].lower())
+        split = next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), "train")
+        rest = [word for word in words if word and word not in _SPLIT_WORDS and word not in _NOISE_WORDS]
+        name = "-".join(rest) or path.parent.name or "task"
+        while split in groups.get(name, {}):
+            name += "-2"
+        groups.setdefault(name, {})[split] = path
+    return [_Group(name, files) for name, files in groups.items()]
+
+
+def _task(group: _Group, folder: Path) -> str:
+    """The lines of one task."""
+    files = dict(group.files)
+    if "train" not in files:
+        files["train"] = files.pop(next(split for split in ("dev", "test") if split in files))
+    table = read_table(files["train"])
+    columns = _columns(table)
+    target = _target(columns)
+    candidates = [column for column in columns if column is not target and column.is_text]
+    if target is None or not candidates:
+        raise UsageError(_not_found(table, columns, "text" if target is not None else "target"))
+    texts, reason = _texts(candidates)
+    others = [column.name for column in candidates if column not in texts]
+    if others:
+        reason += f"; not used: {', '.join(others)}"
+    lines = [
+        f"# {table.path.name}: {table.note}",
+        *_target_lines(target.name, files),
+        f"text: [{', '.join(_scalar(text.name) for text in texts)}]  # {reason}",
+        *(["pairing: concat  # both in one sequence; siamese: each by itself"] if len(texts) == 2 else []),
+        *_id_lines(columns),
+        "files:",
+        *_file_lines(files, group, folder),
+        "head: {kind: hidden}",
+    ]
+    return f"  {_scalar(group.name)}:\n" + "".join(f"    {_one_line(line)}\n" for line in lines)
+
+
+def _columns(table: Table) -> list[_Column]:
+    rows = [cells for _, cells in islice(table, _SAMPLE_ROWS)]
+    if not rows:
+        raise UsageError(f"{table.path}: there are no rows below the header")
+    return [_Column(name, cells) for name, cells in zip(table.columns, zip(*rows, strict=True), strict=True)]
+
+
+def _target(columns: list[_Column]) -> _Column | None:
+    """The column named like a target; else the last with few values that is neither text nor id."""
+    possible = [column for column in columns if column.is_target]
+    by_name = {column.name.lower(): column for column in reversed(possible)}
+    for name in _TARGET_NAMES:
+        if name in by_name:
+            return by_name[name]
+    for name, column in by_name.items():
+        if name.startswith(("is_", "has_")) or name.endswith(tuple(f"_{word}" for word in _TARGET_NAMES)):
+            return column
+    rest = [column for column in possible if column.name and not column.is_id and not column.is_text]
+    return rest[-1] if rest else None
+
+
+def _texts(candidates: list[_Column]) -> tuple[list[_Column], str]:
+    """One text column, or two that belong together, and why."""
+    for first, second in combinations(candidates, 2):
+        if _are_pair(first.name.lower(), second.name.lower()):
+            return [first, second], "a pair, by their names"
+    if len(candidates) == 2:
+        lower, upper = sorted(column.words for column in candidates)
+        if upper < 2 * lower:
+            return candidates, "a pair: two columns of texts of like length"
+    return [max(candidates, key=lambda column: column.words)], "the column with the longest texts"
+
+
+def _are_pair(first: str, second: str) -> bool:
+    if (first, second) in _PAIR_NAMES:
+        return True
+    one, two = _PAIR_ENDINGS.fullmatch(first), _PAIR_ENDINGS.fullmatch(second)
+    if one is None or two is None or one[1] != two[1]:
+        return False
+    return (one[2], two[2]) in (("1", "2"), ("a", "b"))
+
+
+def _target_lines(name: str, files: dict[Split, Path]) -> list[str]:
+    """Kind, target, and labels or range, by all rows of the training file (the range: of all files)."""
+    counts = _values(files["train"], name)
+    numbers = [number for value in counts if (number := _as_number(value)) is not None]
+    target = f"target: {_scalar(name)}"
+    if len(counts) < 2:
+        raise UsageError(f"{files['train']}: the column '{name}' has the same value in all rows: nothing to learn")
+    if len(numbers) < len(counts):
+        if len(counts) > _MOST_CLASSES:
+            raise UsageError(f"{files['train']}: the column '{name}' has {len(counts)} values: too many for classes")
+        labels = ", ".join(_scalar(value) for value in sorted(counts))
+        return [f"kind: classification  # '{name}' holds {len(counts)} words", target, f"labels: [{labels}]"]
+    if all(number.is_integer() for number in numbers) and len(set(numbers)) <= _MOST_NUMBER_CLASSES:
+        whole = sorted({int(number) for number in numbers})
+        labels = ", ".join(f'{number}: "{number}"' for number in whole)
+        why = f"'{name}' holds {len(whole)} whole numbers; if they are a score: kind: regression, and range for labels"
+        return [f"kind: classification  # {why}", target, f"labels: {{{labels}}}  # give each a name"]
+    for path in (path for split, path in files.items() if split != "train"):
+        numbers += [number for value in _values(path, name) if (number := _as_number(value)) is not None]
+    low, high = _rounded_range(min(numbers), max(numbers))
+    why = f"'{name}' holds many different numbers, from {min(numbers):g} to {max(numbers):g}"
+    return [f"kind: regression  # {why}", target, f"range: [{low:g}, {high:g}]  # lowest and highest possible score"]
+
+
+def _values(path: Path, name: str) -> Counter[str]:
+    """How often each value stands in a column; none where there is no such column."""
+    table = read_table(path)
+    if table.columns.count(name) != 1:
+        return Counter()
+    return Counter(str(cell).strip() for _, (cell,) in table.select([name]) if cell is not None and str(cell).strip())
+
+
+def _rounded_range(low: float, high: float) -> tuple[float, float]:
+    """Outward, to the unit of the span's first digit."""
+    unit = 10.0 ** math.floor(math.log10(high - low))
+    digits = max(0, -round(math.log10(unit)))
+    return round(math.floor(low / unit) * unit, digits), round(math.ceil(high / unit) * unit, digits)
+
+
+def _id_lines(columns: list[_Column]) -> list[str]:
+    """The key id, where a column of ids is not called so."""
+    if any(column.name == "id" for column in columns):
+        return []
+    return next(
+        ([f"id: {_scalar(column.name)}"] for column in columns if column.is_id and column.name.lower().endswith("id")),
+        [],
+    )
+
+
+def _file_lines(files: dict[Split, Path], group: _Group, folder: Path) -> list[str]:
+    lines = [f"  {split}: {_scalar(files[split].relative_to(folder).as_posix())}" for split in SPLITS if split in files]
+    if "train" not in group.files:
+        lines[0] += "  # none is called train: this one is taken"
+    if "dev" not in files:
+        lines.append("  dev: {from: train, fraction: 0.1}  # there is no dev file: a tenth of the rows is kept back")
+    return lines
+
+
+def _not_found(table: Table, columns: list[_Column], what: str) -> str:
+    there = ", ".join(column.described for column in columns)
+    return (
+        f"{table.path}: no column looks like a {what}; the columns are {there}; "
+        f"write a recipe that names them: text: [COLUMN] and target: COLUMN"
+    )
+
+
+def _as_number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and "_" not in text else None
+
+
+def _one_line(text: str) -> str:
+    """Names in comments may hold anything: line breaks must not end them."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _scalar(text: str) -> str:
+    """The text as a YAML scalar that means just this text."""
+    if _PLAIN_SCALAR.fullmatch(text) and text.lower() not in _YAML_WORDS:
+        return text
+    return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=math.inf).strip()

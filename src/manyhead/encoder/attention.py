@@ -1,0 +1,199 @@
+"""Attention over packed sequences, registered with transformers' attention interface.
+
+transformers hands the queries, keys and values of all T packed tokens as ``(1, N, T, d)``; sequences must not see each
+other. `PackedLayout` groups sequences of nearly equal lengths into buckets. Tokens are gathered once into bucket
+order, each bucket is one dense product over ``(n, N, L, L)`` with the few padded keys masked, and the results are
+gathered back. At 25 to 32 tokens a text this wastes little, needs no custom kernel, and its backward is plain matrix
+products, where the CPU's fused kernel is slow.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from manyhead.encoder.dropout import dropout as drop
+from manyhead.packed import offsets_of
+
+NAME = "manyhead_packed"
+"""Name of the attention implementation that encoders are loaded with."""
+
+BUCKET_TOKENS = 8
+"""Sequences whose lengths fall between the same multiples of this share a bucket."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """``count`` sequences padded to ``width`` tokens, at ``start`` of the bucket-ordered tokens.
+
+    ``mask`` (count, 1, 1, width) is 0 on tokens and -inf on padding; None where no sequence is padded.
+    """
+
+    start: int
+    count: int
+    width: int
+    mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class Gather:
+    """How T packed tokens and P bucket positions map to each other.
+
+    ``padded_from`` (P,): the token behind each position, 0 at padding. ``packed_from`` (T,): each token's position.
+    ``padding``: the positions that hold no token.
+    """
+
+    padded_from: Tensor
+    packed_from: Tensor
+    padding: Tensor
+
+
+@dataclass(frozen=True)
+class PackedLayout:
+    """The buckets of a packed batch, and the gathers into and out of them; None where packed order is bucket order.
+
+    ``received`` collects, if not None, the attention each token receives in each layer: tensors (T,).
+    """
+
+    buckets: tuple[Bucket, ...]
+    gather: Gather | None
+    received: list[Tensor] | None = field(default=None)
+
+
+def packed_layout(lengths: Sequence[int], device: torch.device, *, capture: bool = False) -> PackedLayout:
+    """Groups sequences of ``lengths`` into buckets. With ``capture``, received attention is collected."""
+    groups: dict[int, list[int]] = {}
+    for sequence, length in enumerate(lengths):
+        groups.setdefault(-(-length // BUCKET_TOKENS), []).append(sequence)
+    offsets = offsets_of(lengths)
+    starts_at = torch.tensor(offsets[:-1])
+    all_lengths = torch.tensor(list(lengths))
+    buckets: list[Bucket] = []
+    sources: list[Tensor] = []
+    valid: list[Tensor] = []
+    position = 0
+    for _, members in sorted(groups.items()):
+        member_lengths = all_lengths[members]
+        width = int(member_lengths.max())
+        columns = torch.arange(width)
+        real = columns < member_lengths[:, None]
+        sources.append(torch.where(real, starts_at[members][:, None] + columns, 0).flatten())
+        valid.append(real.flatten())
+        mask = None
+        if not bool(real.all()):
+            mask = torch.zeros(real.shape).masked_fill(~real, -math.inf)[:, None, None, :].to(device)
+        buckets.append(Bucket(position, len(members), width, mask))
+        position += len(members) * width
+    source, is_real = torch.cat(sources), torch.cat(valid)
+    received: list[Tensor] | None = [] if capture else None
+    if position == offsets[-1] and torch.equal(source, torch.arange(position)):
+        return PackedLayout(tuple(buckets), None, received)
+    back = torch.empty(offsets[-1], dtype=torch.int64)
+    back[source[is_real]] = torch.arange(position)[is_real]
+    gather = Gather(source.to(device), back.to(device), (~is_real).nonzero().flatten().to(device))
+    return PackedLayout(tuple(buckets), gather, received)
+
+
+class _Pad(torch.autograd.Function):
+    """Packed rows to bucket order, ``(T, F)`` to ``(P, F)``.
+
+    The backward gathers instead of scattering: each token has one place in a bucket. Padding repeats token 0, whose
+    gradient there is exactly 0, since the mask removes it as a key and no padded query is read back.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, layout: PackedLayout) -> Tensor:
+        ctx.layout = layout
+        return rows if layout.gather is None else rows.index_select(0, layout.gather.padded_from)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        gather = ctx.layout.gather
+        return (grads[0] if gather is None else grads[0].index_select(0, gather.packed_from)), None
+
+
+class _Unpad(torch.autograd.Function):
+    """Rows in bucket order back to packed order, ``(P, F)`` to ``(T, F)``; padding gets gradient 0."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, layout: PackedLayout) -> Tensor:
+        ctx.layout = layout
+        return rows if layout.gather is None else rows.index_select(0, layout.gather.packed_from)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        gather = ctx.layout.gather
+        if gather is None:
+            return grads[0], None
+        padded = grads[0].index_select(0, gather.padded_from)
+        return padded.index_fill_(0, gather.padding, 0.0), None
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packed_layout: PackedLayout,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **_: object,
+) -> tuple[Tensor, None]:
+    """The attention function given to transformers: ``query`` (1, N, T, d) to an output of (1, T, N, d).
+
+    ``packed_layout`` comes through the encoder's keyword arguments. ``sliding_window``: tokens this far apart do not
+    see each other (ModernBERT's local layers).
+    """
+    del attention_mask
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    heads, width = query.shape[1], query.shape[3]
+    rows = [
+        cast("Tensor", _Pad.apply(tensor[0].transpose(0, 1).reshape(-1, heads * width), packed_layout))
+        for tensor in (query, key, value)
+    ]
+    sizes = [bucket.count * bucket.width for bucket in packed_layout.buckets]
+    outputs: list[Tensor] = []
+    received: list[Tensor] = []
+    for bucket, *parts in zip(packed_layout.buckets, *(row.split(sizes) for row in rows), strict=True):
+        q, k, v = (part.view(bucket.count, bucket.width, heads, width).transpose(1, 2) for part in parts)
+        scores = torch.matmul(q * scale, k.transpose(2, 3))
+        if bucket.mask is not None:
+            scores = scores + bucket.mask.to(scores.dtype)
+        if sliding_window is not None and bucket.width > sliding_window:
+            scores = scores + _window_mask(bucket.width, sliding_window, scores)
+        weights = scores.softmax(-1)
+        if packed_layout.received is not None:
+            received.append(_received(weights, bucket))
+        weights = drop(weights, dropout, training=module.training)
+        outputs.append(torch.matmul(weights, v).transpose(1, 2).reshape(-1, heads * width))
+    output = cast("Tensor", _Unpad.apply(outputs[0] if len(outputs) == 1 else torch.cat(outputs), packed_layout))
+    if packed_layout.received is not None:
+        flat = torch.cat(received)
+        gather = packed_layout.gather
+        packed_layout.received.append(flat if gather is None else flat[gather.packed_from])
+    return output.view(1, -1, heads, width), None
+
+
+def _window_mask(width: int, window: int, like: Tensor) -> Tensor:
+    positions = torch.arange(width, device=like.device)
+    apart = (positions[:, None] - positions[None, :]).abs() >= window
+    return torch.zeros(width, width, dtype=like.dtype, device=like.device).masked_fill(apart, -math.inf)
+
+
+def _received(weights: Tensor, bucket: Bucket) -> Tensor:
+    """Attention each bucket position receives, averaged over heads and real queries: (count * width,)."""
+    if bucket.mask is None:
+        return weights.mean(dim=(1, 2)).flatten()
+    real = (bucket.mask == 0).to(weights.dtype).transpose(2, 3)
+    per_head = (weights * real).sum(2) / real.sum(2)
+    return per_head.mean(1).flatten()
+
+
+AttentionInterface.register(NAME, packed_attention)

@@ -1,0 +1,154 @@
+"""From a folder with an encoder's files, or from a configuration alone, to a `PackedEncoder`."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+
+from manyhead.encoder.dropout import replace_dropout
+from manyhead.encoder.packed_encoder import POSITIONS_AFTER_PADDING, TOLERANCE, PackedEncoder
+from manyhead.encoder.source import load_config_dict
+from manyhead.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+_DROPOUTS = ("hidden_dropout_prob", "dropout", "embedding_dropout", "mlp_dropout", "hidden_dropout")
+_ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
+_POOLER = "pooler."
+
+
+def read_config(folder: Path, *, dropout: float, attention_dropout: float | None) -> PretrainedConfig:
+    """The configuration in ``folder`` with its dropout rates replaced.
+
+    Raises `UsageError` for a model type that transformers does not know, and for one that is no encoder.
+    """
+    values = load_config_dict(folder)
+    model_type = str(values.pop("model_type", ""))
+    try:
+        config = AutoConfig.for_model(model_type, **values)
+    except (KeyError, ValueError) as error:
+        raise UsageError(
+            f"{folder / 'config.json'}: model_type '{model_type}' is not known to transformers "
+            f"{transformers.__version__}; expected a BERT-family encoder, such as bert, roberta, electra, distilbert, "
+            "albert or modernbert; use another checkpoint or a newer transformers"
+        ) from error
+    if getattr(config, "is_encoder_decoder", False) or not hasattr(config, "num_hidden_layers"):
+        raise UsageError(
+            f"{folder / 'config.json'}: '{model_type}' is not an encoder; expected a BERT-family encoder; "
+            "use another checkpoint"
+        )
+    _set_all(config, _DROPOUTS, dropout)
+    _set_all(config, _ATTENTION_DROPOUTS, dropout if attention_dropout is None else attention_dropout)
+    return config
+
+
+def build_encoder(
+    config: PretrainedConfig, weights: Path | None, *, layer: int, capture: bool, max_tokens: int
+) -> tuple[PackedEncoder, dict[str, torch.Tensor]]:
+    """An encoder of ``config`` with the weights in folder ``weights`` (new ones if None), tested for packing.
+
+    Returns the encoder, and the pooler's weights where the checkpoint brings them: the encoder itself runs none.
+    Raises `UsageError` where ``max_tokens`` or ``layer`` do not fit, or where weights are missing.
+    """
+    _check_limits(config, layer=layer, max_tokens=max_tokens)
+    with _quiet_transformers():
+        if weights is None:
+            model = AutoModel.from_config(config, attn_implementation="eager")
+            missing: list[str] = [_POOLER]
+        else:
+            model, missing = _load_weights(config, weights)
+    pooler = _take_pooler(model, missing)
+    replace_dropout(model)
+    can_pack = model._can_set_attn_implementation()
+    encoder = PackedEncoder(model, layer=layer, capture=capture, packed=can_pack)
+    if can_pack and (difference := _difference(encoder, max_tokens)) > TOLERANCE:
+        can_pack = False
+        encoder.use_packed(False)
+        log.debug("packed and one-by-one runs differ by %.2g", difference)
+    if not can_pack:
+        log.warning("%s does not run packed; texts of equal length run together instead", config.model_type)
+    return encoder, pooler
+
+
+def _difference(encoder: PackedEncoder, max_tokens: int) -> float:
+    try:
+        return encoder.self_test(max_tokens)
+    except (TypeError, ValueError, RuntimeError) as error:
+        log.debug("packed run failed: %s", error)
+        return float("inf")
+
+
+def _load_weights(config: PretrainedConfig, weights: Path) -> tuple[PreTrainedModel, list[str]]:
+    try:
+        model, loading = AutoModel.from_pretrained(
+            weights,
+            config=config,
+            attn_implementation="eager",
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{weights}: the encoder's weights cannot be read: {error}") from error
+    missing = sorted(loading["missing_keys"])
+    needed = [key for key in missing if not key.startswith(_POOLER)]
+    if needed:
+        raise UsageError(
+            f"{weights}: {len(needed)} weights of a {config.model_type} encoder are missing, such as '{needed[0]}'; "
+            "expected the whole encoder; use another checkpoint"
+        )
+    return model, missing
+
+
+def _take_pooler(model: PreTrainedModel, missing: list[str]) -> dict[str, torch.Tensor]:
+    pooler: Any = getattr(model, "pooler", None)
+    if pooler is None:
+        return {}
+    cast("Any", model).pooler = None
+    known = not any(key.startswith(_POOLER) for key in missing)
+    return {name: tensor.detach() for name, tensor in pooler.state_dict().items()} if known else {}
+
+
+def _check_limits(config: PretrainedConfig, *, layer: int, max_tokens: int) -> None:
+    values: Any = config
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None:
+        usable = positions - (values.pad_token_id + 1 if config.model_type in POSITIONS_AFTER_PADDING else 0)
+        if max_tokens > usable:
+            raise UsageError(
+                f"encoder.max_tokens: {max_tokens} is more than the encoder's {usable} positions; "
+                f"expected at most {usable}; lower it"
+            )
+    layers = int(values.num_hidden_layers)
+    if not -layers - 1 <= layer <= layers:
+        raise UsageError(
+            f"encoder.layer: the encoder has no layer {layer}; expected {-layers - 1} to {layers}, 0 and "
+            f"{-layers - 1} being the embeddings"
+        )
+
+
+def _set_all(config: PretrainedConfig, names: tuple[str, ...], value: float) -> None:
+    for name in names:
+        if hasattr(config, name):
+            setattr(config, name, value)
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keeps transformers' own bars and warnings off the user's screen while it loads."""
+    level, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        if bars:
+            transformers.logging.enable_progress_bar()

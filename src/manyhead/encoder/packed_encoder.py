@@ -1,0 +1,144 @@
+"""Running a transformers encoder over packed sequences, with a self-test and a fallback.
+
+Families that honour the attention interface run all sequences in one forward. `PackedEncoder.self_test` compares that
+with one-by-one runs once after loading; where they differ, sequences of equal length run together instead: slower,
+always correct.
+"""
+
+import inspect
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from manyhead.encoder.attention import NAME, packed_layout
+from manyhead.packed import offsets_of
+
+POSITIONS_AFTER_PADDING = frozenset(
+    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "roberta-prelayernorm", "esm", "xmod"}
+)
+"""Model types whose position ids start behind the padding token's id."""
+
+TOLERANCE = 1e-4
+"""Largest difference, in fp32, between packed and one-by-one that the self-test accepts."""
+
+
+@dataclass(frozen=True)
+class TokenStates:
+    """The pooled layer's states: ``hidden`` (T, D); ``received`` (T,) attention each token receives, where asked."""
+
+    hidden: Tensor
+    received: Tensor | None
+
+
+class PackedEncoder(nn.Module):
+    """A transformers encoder that takes packed sequences.
+
+    ``layer`` is the layer whose states are returned (-1 the last). ``capture`` asks for received attention.
+    ``packed`` is False where equal-length batches are used.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, layer: int = -1, capture: bool = False, packed: bool = True) -> None:
+        super().__init__()
+        self.model = model
+        self.use_packed(packed)
+        self.capture = capture
+        config: Any = model.config
+        self.n_layers = int(config.num_hidden_layers)
+        self.layer = layer if layer >= 0 else self.n_layers + 1 + layer
+        self.width = int(config.hidden_size)
+        self._arguments = frozenset(inspect.signature(model.forward).parameters)
+        self._first_position = int(config.pad_token_id) + 1 if config.model_type in POSITIONS_AFTER_PADDING else 0
+        self.has_segments = "token_type_ids" in self._arguments and int(getattr(config, "type_vocab_size", 0) or 0) > 1
+
+    def forward(self, input_ids: Tensor, segment_ids: Tensor, lengths: Sequence[int]) -> TokenStates:
+        """``input_ids``, ``segment_ids`` (T,) of sequences of ``lengths`` to states (T, D)."""
+        run = self._run_packed if self.packed else self._run_equal_lengths
+        return run(input_ids, segment_ids, lengths)
+
+    def use_packed(self, packed: bool) -> None:
+        """Chooses between one packed forward and one forward for each length."""
+        self.packed = packed
+        self.model.set_attn_implementation(NAME if packed else "eager")
+
+    def sparse_embedding_gradients(self, sparse: bool) -> None:
+        """Whether the word embeddings' gradient holds only the rows of a step's tokens."""
+        words = self.model.get_input_embeddings()
+        if isinstance(words, nn.Embedding):
+            words.sparse = sparse
+
+    def depths(self, prefix: str) -> dict[str, int]:
+        """Parameter names, each behind ``prefix``, to layers: 0 the embeddings, ``n_layers`` the last."""
+        found: dict[str, int] = {}
+        for name, _ in self.named_parameters():
+            number = re.search(r"\.(?:layers?|block)\.(\d+)\.", name)
+            below = "embed" in name
+            found[prefix + name] = int(number[1]) + 1 if number else (0 if below else self.n_layers)
+        return found
+
+    def self_test(self, max_tokens: int) -> float:
+        """Largest difference between packed and one-by-one states on random tokens, in evaluation mode."""
+        generator = torch.Generator().manual_seed(0)
+        lengths = [3, min(max_tokens, 160), 17, 9, 9]
+        lengths = [min(length, max_tokens) for length in lengths]
+        vocabulary = int(cast("Any", self.model.config).vocab_size)
+        ids = torch.randint(min(5, vocabulary - 1), vocabulary, (sum(lengths),), generator=generator)
+        segments = torch.zeros_like(ids)
+        training = self.training
+        self.eval()
+        with torch.no_grad():
+            self.use_packed(False)
+            expected = torch.cat([self(part, part * 0, [len(part)]).hidden for part in ids.split(lengths)])
+            self.use_packed(True)
+            found = self(ids, segments, lengths).hidden
+        self.train(training)
+        return float((found - expected).abs().max())
+
+    def _run_packed(self, input_ids: Tensor, segment_ids: Tensor, lengths: Sequence[int]) -> TokenStates:
+        device = input_ids.device
+        layout = packed_layout(lengths, device, capture=self.capture)
+        arguments: dict[str, Any] = {"input_ids": input_ids[None], "packed_layout": layout}
+        if "position_ids" in self._arguments:
+            arguments["position_ids"] = _positions(lengths, device)[None] + self._first_position
+        if self.has_segments:
+            arguments["token_type_ids"] = segment_ids[None]
+        hidden = self._states(self.model(**arguments, output_hidden_states=self.layer != self.n_layers))
+        return TokenStates(hidden[0], layout.received[max(0, self.layer - 1)] if layout.received else None)
+
+    def _run_equal_lengths(self, input_ids: Tensor, segment_ids: Tensor, lengths: Sequence[int]) -> TokenStates:
+        starts = torch.tensor(offsets_of(lengths)[:-1], device=input_ids.device)
+        all_lengths = torch.tensor(list(lengths), device=input_ids.device)
+        places: list[Tensor] = []
+        states: list[Tensor] = []
+        attentions: list[Tensor] = []
+        for length in sorted(set(lengths)):
+            rows = starts[all_lengths == length][:, None] + torch.arange(length, device=input_ids.device)
+            arguments: dict[str, Any] = {"input_ids": input_ids[rows]}
+            if "attention_mask" in self._arguments:
+                arguments["attention_mask"] = torch.ones_like(rows)
+            if self.has_segments:
+                arguments["token_type_ids"] = segment_ids[rows]
+            output = self.model(
+                **arguments, output_hidden_states=self.layer != self.n_layers, output_attentions=self.capture
+            )
+            places.append(rows.flatten())
+            states.append(self._states(output).flatten(0, 1))
+            if self.capture:
+                attentions.append(output.attentions[max(0, self.layer - 1)].mean(dim=(1, 2)).flatten())
+        order = torch.cat(places).argsort()
+        received = torch.cat(attentions)[order] if attentions else None
+        return TokenStates(torch.cat(states)[order], received)
+
+    def _states(self, output: Any) -> Tensor:
+        return output.last_hidden_state if self.layer == self.n_layers else output.hidden_states[self.layer]
+
+
+def _positions(lengths: Sequence[int], device: torch.device) -> Tensor:
+    """0, 1, ... within each sequence: (T,)."""
+    counts = torch.tensor(list(lengths))
+    starts = torch.tensor(offsets_of(lengths)[:-1])
+    return (torch.arange(int(counts.sum())) - starts.repeat_interleave(counts)).to(device)

@@ -1,0 +1,55 @@
+"""Scoring a model on a split: predictions, metrics per task, and the two means over tasks."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from manyhead.data.cache import TaskData
+from manyhead.evaluation.metrics import overall, task_scores
+from manyhead.inference.outputs import TaskPredictions, predict_store
+from manyhead.model import MultiTaskModel
+from manyhead.objectives.base import Objective
+from manyhead.recipe.schema import Recipe
+
+Scores = dict[str, dict[str, float | int]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores per task and over tasks; ``predictions`` are kept by task for files and reports.
+
+    ``overall`` maps correlations to (r + 1) / 2, ``overall_raw`` does not; None where a task is absent or unbounded.
+    """
+
+    tasks: Scores
+    overall: float | None
+    overall_raw: float | None
+    predictions: Mapping[str, TaskPredictions] = field(repr=False)
+
+    def as_dict(self) -> dict[str, object]:
+        """The JSON of ``manyhead evaluate``."""
+        return {"tasks": self.tasks, "overall": self.overall, "overall_raw": self.overall_raw}
+
+
+def evaluate(
+    model: MultiTaskModel,
+    recipe: Recipe,
+    data: Mapping[str, TaskData],
+    objectives: Mapping[str, Objective],
+    *,
+    tick: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Scores ``model`` on one split of each task in ``data``; all must have targets."""
+    scores: Scores = {}
+    predictions: dict[str, TaskPredictions] = {}
+    for name, split in data.items():
+        task = recipe.tasks[name]
+        found = predict_store(
+            model, name, split.tokens, objectives[name], segment_ids=recipe.encoder.segment_ids, tick=tick
+        )
+        if split.targets is None:
+            raise ValueError(f"the {split.split} split of {name} has no targets")
+        predictions[name] = found
+        scores[name] = task_scores(task.kind, found.values, split.targets, task.range, len(task.label_names))
+    primary = {name: task.metric for name, task in recipe.tasks.items()}
+    mean, raw = overall(scores, primary)
+    return Evaluation(scores, mean, raw, predictions)

@@ -1,0 +1,1 @@
+"""Running a trained model: packed, length-aware, without readers and without training code."""

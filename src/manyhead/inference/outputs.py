@@ -1,0 +1,95 @@
+"""From tokens to predictions: one task's examples in length-aware packed batches through the model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from manyhead.batching import length_batches, pack
+from manyhead.data.tokens import TokenStore
+from manyhead.model import MultiTaskModel
+from manyhead.objectives.base import Objective
+from manyhead.schedules.base import Part
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TaskPredictions:
+    """Predictions of E examples in their order: ``probabilities`` (E, C), or ``scores`` (E,) for a score."""
+
+    probabilities: Floats | None
+    scores: Floats | None
+
+    @property
+    def values(self) -> NDArray[np.int64] | Floats:
+        """The predicted class indices, or the scores: (E,)."""
+        if self.probabilities is not None:
+            return self.probabilities.argmax(1)
+        assert self.scores is not None
+        return self.scores
+
+
+def predict_store(
+    model: MultiTaskModel,
+    task: str,
+    store: TokenStore,
+    objective: Objective,
+    *,
+    segment_ids: bool = True,
+    tick: Callable[[int], None] | None = None,
+) -> TaskPredictions:
+    """Predictions for every example of ``store``; ``tick`` is called with the examples done after each batch.
+
+    The model is in evaluation mode meanwhile; no random number is drawn.
+    """
+    device = next(model.parameters()).device
+    found: NDArray[np.float32] | None = None
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for examples in length_batches(store):
+                batch = pack([Part(task, examples)], {task: store}, segment_ids=segment_ids).to(device)
+                predictions = objective.predict(model(batch)[task])
+                values = predictions.scores if predictions.probabilities is None else predictions.probabilities
+                assert values is not None
+                if found is None:
+                    found = np.empty((store.n_examples, *values.shape[1:]), dtype=np.float32)
+                found[examples] = values.float().cpu().numpy()
+                if tick is not None:
+                    tick(len(examples))
+    finally:
+        model.train(training)
+    if found is None:
+        found = np.empty((0, objective.outputs) if objective.outputs > 1 else (0,), dtype=np.float32)
+    return TaskPredictions(None, found) if found.ndim == 1 else TaskPredictions(found, None)
+
+
+def embed_store(model: MultiTaskModel, store: TokenStore, *, segment_ids: bool = True) -> Floats:
+    """Pooled vectors (S, D) of the sequences of ``store``, in order."""
+    device = next(model.parameters()).device
+    found = np.empty((store.n_examples * store.sequences_per_example, model.encoder.width), dtype=np.float32)
+    by_example = found.reshape(store.n_examples, store.sequences_per_example, -1)
+    model.eval()
+    with torch.inference_mode():
+        for examples in length_batches(store):
+            batch = pack([Part("", examples)], {"": store}, segment_ids=segment_ids).to(device)
+            by_example[examples] = model.embed(batch)[batch.parts[0].sequences].float().cpu().numpy()
+    return found
+
+
+def freeze_for_inference(model: MultiTaskModel, autocast: torch.dtype | None) -> None:
+    """Casts the encoder's dense weights once to ``autocast`` instead of in each forward.
+
+    Embeddings and layer norms stay fp32, so that predictions are bit for bit those of the evaluation while training.
+    """
+    model.autocast = autocast
+    model.requires_grad_(False).eval()
+    if autocast is not None:
+        for module in model.encoder.modules():
+            if isinstance(module, nn.Linear):
+                module.to(autocast)

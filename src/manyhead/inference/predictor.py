@@ -1,0 +1,185 @@
+"""`Model`: a trained model, ready to predict."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manyhead.data.tokens import TokenStore, tokenize_texts
+from manyhead.device import choose_hardware
+from manyhead.errors import UsageError
+from manyhead.inference.model_folder import StoredModel, read_model
+from manyhead.inference.outputs import TaskPredictions, embed_store, freeze_for_inference, predict_store
+from manyhead.model import build_objective
+from manyhead.recipe.schema import Cell, Task
+
+Texts = Sequence[str] | Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is predicted for one example.
+
+    ``value`` is the cell that the target column would hold: a label's cell, or the score. ``label`` and
+    ``probabilities`` by label are of classes, ``score`` of regression; the others are None. ``truncated``: the text was
+    longer than the model reads.
+    """
+
+    value: Cell
+    label: str | None
+    probabilities: dict[str, float] | None
+    score: float | None
+    truncated: bool
+
+
+class Model:
+    """A trained multi-task model. Make one with `Model.load`."""
+
+    def __init__(self, stored: StoredModel, *, device: str, precision: str, threads: int | None) -> None:
+        self.recipe = stored.recipe
+        self.hardware = choose_hardware(device, precision, threads)
+        self._model = stored.model.to(self.hardware.device)
+        self._tokenizer = stored.tokenizer
+        self.objectives = {name: build_objective(task, stored.tables) for name, task in self.recipe.tasks.items()}
+        freeze_for_inference(self._model, self.hardware.autocast)
+
+    @classmethod
+    def load(
+        cls,
+        path_or_id: str | Path,
+        *,
+        device: str | None = None,
+        precision: str | None = None,
+        threads: int | None = None,
+        plugins: Sequence[str] = (),
+    ) -> Self:
+        """The model of a run folder, a model folder or a hub id.
+
+        ``device`` and ``precision`` default to the recipe's. Raises `CheckpointError` for a damaged or missing model.
+        """
+        stored = read_model(_folder_of(path_or_id), plugins=plugins)
+        return cls(
+            stored,
+            device=device or stored.recipe.device,
+            precision=precision or stored.recipe.precision,
+            threads=threads or stored.recipe.threads,
+        )
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """The tasks by name."""
+        return self.recipe.tasks
+
+    @property
+    def network(self) -> Any:
+        """The torch module."""
+        return self._model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizers.Tokenizer."""
+        return self._tokenizer
+
+    def predict(self, task: str, texts: Texts) -> list[Prediction]:
+        """One prediction for each text, or for each pair where the task reads two."""
+        return self._readable(task, *self.predict_arrays(task, texts))
+
+    def predict_all(self, texts: Texts) -> dict[str, list[Prediction]]:
+        """The predictions of every task that reads as many texts as given, from one encoding of each."""
+        rows = _rows(texts)
+        if not rows:
+            return {}
+        width = len(rows[0])
+        fitting = [name for name, task in self.tasks.items() if len(task.text) == width]
+        if not fitting:
+            raise UsageError(f"no task of this model reads {width} texts; expected {self._widths()}")
+        found: dict[str, list[Prediction]] = {}
+        for siamese in (False, True):
+            names = [name for name in fitting if (self.tasks[name].sequences_per_example == 2) == siamese]
+            if not names:
+                continue
+            store = self._tokens(rows, siamese=siamese)
+            vectors = embed_store(self._model, store, segment_ids=self.recipe.encoder.segment_ids)
+            for name in names:
+                found[name] = self._readable(name, self._from_vectors(name, vectors, store), store.truncated)
+        return {name: found[name] for name in fitting}
+
+    def predict_arrays(self, task: str, texts: Texts) -> tuple[TaskPredictions, NDArray[np.bool_]]:
+        """Predictions as arrays, and whether each text was truncated (E,)."""
+        declared = self._task(task)
+        rows = _rows(texts)
+        for number, row in enumerate(rows):
+            if len(row) != len(declared.text):
+                raise UsageError(
+                    f"text {number}: {len(row)} texts for task '{task}'; expected "
+                    f"{'a pair of texts' if declared.is_pair else 'one text'} ({', '.join(declared.text)})"
+                )
+        store = self._tokens(rows, siamese=declared.sequences_per_example == 2)
+        segments = self.recipe.encoder.segment_ids
+        found = predict_store(self._model, task, store, self.objectives[task], segment_ids=segments)
+        return found, store.truncated
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Pooled vectors (n, D) of single texts, as the heads see them."""
+        store = self._tokens(_rows(texts), siamese=False)
+        return embed_store(self._model, store, segment_ids=self.recipe.encoder.segment_ids)
+
+    def _tokens(self, rows: Sequence[tuple[str, ...]], *, siamese: bool) -> TokenStore:
+        return tokenize_texts(self._tokenizer, rows, max_tokens=self.recipe.encoder.max_tokens, siamese=siamese)
+
+    def _from_vectors(self, name: str, vectors: NDArray[np.float32], store: TokenStore) -> TaskPredictions:
+        import torch
+
+        shaped = vectors.reshape(store.n_examples, store.sequences_per_example, -1)
+        with torch.inference_mode():
+            outputs = self._model.head(name)(torch.from_numpy(shaped).to(self.hardware.device))
+            predictions = self.objectives[name].predict(outputs)
+        if predictions.probabilities is not None:
+            return TaskPredictions(predictions.probabilities.cpu().numpy(), None)
+        assert predictions.scores is not None
+        return TaskPredictions(None, predictions.scores.cpu().numpy())
+
+    def _readable(self, name: str, found: TaskPredictions, truncated: NDArray[np.bool_]) -> list[Prediction]:
+        task = self._task(name)
+        if found.probabilities is None:
+            scores = cast("list[float]", found.values.tolist())
+            return [
+                Prediction(score, None, None, score, bool(cut)) for score, cut in zip(scores, truncated, strict=True)
+            ]
+        labels, cells = task.label_names, task.label_cells
+        return [
+            Prediction(cells[best], labels[best], dict(zip(labels, row, strict=True)), None, bool(cut))
+            for best, row, cut in zip(found.values, found.probabilities.tolist(), truncated, strict=True)
+        ]
+
+    def _task(self, name: str) -> Task:
+        if name not in self.tasks:
+            raise UsageError(f"no task '{name}' in this model; expected one of {', '.join(self.tasks)}")
+        return self.tasks[name]
+
+    def _widths(self) -> str:
+        return " or ".join(sorted({str(len(task.text)) for task in self.tasks.values()}))
+
+
+def _rows(texts: Texts) -> list[tuple[str, ...]]:
+    if isinstance(texts, str):
+        raise UsageError("texts is one text; expected a list of texts: put it in a list")
+    rows: list[tuple[str, ...]] = []
+    for number, item in enumerate(texts):
+        row = (item,) if isinstance(item, str) else tuple(item)
+        if not all(isinstance(text, str) for text in row):
+            raise UsageError(f"text {number} is not text but {item!r}; expected a text or a pair of texts")
+        rows.append(row)
+    return rows
+
+
+def _folder_of(path_or_id: str | Path) -> Path:
+    path = Path(path_or_id)
+    if path.exists() or isinstance(path_or_id, Path):
+        return path
+    from manyhead.encoder.source import locate_encoder
+
+    return locate_encoder(str(path_or_id), None, base=None).folder

@@ -1,0 +1,148 @@
+"""Checkpoints: a folder a step with weights, optimiser state and a manifest that proves them whole.
+
+``step-00000120/`` holds weights.safetensors, optimizer.safetensors, state.json and, written last, manifest.json
+with the size and sha256 of each. It is published by one rename. Nothing is pickled.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from manyhead.errors import CheckpointError
+from manyhead.files import new_folder, sha256_of, write_json, writing
+from manyhead.model import load_weights, save_weights
+
+WEIGHTS = "weights.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+STATE = "state.json"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A published checkpoint: its folder, the step over all stages, and the run's state at that step."""
+
+    folder: Path
+    step: int
+    state: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    state: dict[str, Any],
+) -> Checkpoint:
+    """Writes and publishes the checkpoint of ``step`` below ``folder``; one that exists already is left as it is.
+
+    Raises `WriteError` where the disk is full or
+    read-only; nothing half-written is left.
+    """
+    final = checkpoint_folder(folder, step)
+    if final.exists():
+        return Checkpoint(final, step, read_state(final))
+    with writing(str(final)), new_folder(final) as temporary:
+        save_weights(model, temporary / WEIGHTS)
+        save_file(_optimizer_tensors(optimizer, model), temporary / OPTIMIZER, metadata={"format": "pt"})
+        write_json(temporary / STATE, {"step": step, **state})
+        manifest = {
+            name: {"size": (temporary / name).stat().st_size, "sha256": sha256_of(temporary / name)}
+            for name in (WEIGHTS, OPTIMIZER, STATE)
+        }
+        write_json(temporary / MANIFEST, {"files": manifest})
+    return Checkpoint(final, step, {"step": step, **state})
+
+
+def load_checkpoint(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Puts the checkpoint's weights and optimiser state back. Raises `CheckpointError` where they do not fit."""
+    load_weights(model, checkpoint.folder / WEIGHTS)
+    tensors = load_file(checkpoint.folder / OPTIMIZER)
+    by_name = dict(model.named_parameters())
+    optimizer.state.clear()
+    for key, tensor in tensors.items():
+        name, _, field = key.rpartition("/")
+        if name not in by_name:
+            raise CheckpointError(f"{checkpoint.folder / OPTIMIZER}: state of '{name}', which is not in the model")
+        parameter = by_name[name]
+        device = "cpu" if tensor.ndim == 0 and not _fused(optimizer, parameter) else parameter.device
+        optimizer.state[parameter][field] = tensor.to(device)
+
+
+def checkpoint_folder(folder: Path, step: int) -> Path:
+    """Where the checkpoint of ``step`` is, or would be."""
+    return folder / f"step-{step:08d}"
+
+
+def newest_valid(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint whose manifest holds, and a line about each newer one that is damaged."""
+    problems: list[str] = []
+    for path in sorted(checkpoint_folders(folder), reverse=True):
+        problem = damage(path)
+        if problem is None:
+            state = read_state(path)
+            return Checkpoint(path, int(state["step"]), state), problems
+        problems.append(f"{path}: {problem}; the checkpoint before it is used")
+    return None, problems
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """All published checkpoints below ``folder``, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint's files, or None."""
+    try:
+        files = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
+        for name in (WEIGHTS, OPTIMIZER, STATE):
+            found = path / name
+            if found.stat().st_size != files[name]["size"]:
+                return f"{name} has {found.stat().st_size} bytes, the manifest says {files[name]['size']}"
+            if sha256_of(found) != files[name]["sha256"]:
+                return f"{name} is not what was written (sha256 differs)"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"the manifest or a file cannot be read ({error})"
+    return None
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The state of a checkpoint."""
+    return cast("dict[str, Any]", json.loads((path / STATE).read_text(encoding="utf-8")))
+
+
+def rotate(folder: Path, keep: int, protected: Iterable[Path]) -> None:
+    """Removes all but the ``keep`` newest checkpoints and the ``protected`` ones."""
+    kept = {path.resolve() for path in protected}
+    for path in checkpoint_folders(folder)[:-keep]:
+        if path.resolve() not in kept:
+            doomed = path.with_name(f".tmp-old-{path.name}")
+            path.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """Everything the optimiser keeps, by PARAMETER/FIELD."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    tensors: dict[str, Tensor] = {}
+    for parameter, state in optimizer.state.items():
+        for field, value in state.items():
+            if not isinstance(value, Tensor):
+                raise CheckpointError(f"{type(optimizer).__name__} keeps '{field}', which cannot be saved")
+            tensors[f"{names[cast('nn.Parameter', parameter)]}/{field}"] = value.detach().cpu().contiguous()
+    return dict(sorted(tensors.items()))
+
+
+def _fused(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> bool:
+    for group in optimizer.param_groups:
+        if any(parameter is member for member in group["params"]):
+            return bool(group.get("fused") or group.get("capturable"))
+    return False

@@ -1,0 +1,265 @@
+"""A run's stages, one after the other: consuming step records, logging, evaluating, saving, stopping."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from manyhead.errors import StoppedError
+from manyhead.evaluation.evaluate import Evaluation
+from manyhead.evaluation.metrics import METRICS, overall
+from manyhead.model import load_weights
+from manyhead.rates import Rate
+from manyhead.recipe.schema import Stage
+from manyhead.schedules.base import Schedule
+from manyhead.training.checkpoint import (
+    WEIGHTS,
+    Checkpoint,
+    checkpoint_folder,
+    checkpoint_folders,
+    load_checkpoint,
+    rotate,
+    save_checkpoint,
+)
+from manyhead.training.loop import StepRecord, steps
+from manyhead.training.observer import Observer, StageInfo
+from manyhead.training.run_folder import RunFolder
+from manyhead.training.signals import StopRequest
+from manyhead.training.step import Learner
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """A stage, built: what learns, in which order, at which rate, for how long."""
+
+    options: Stage
+    learner: Learner
+    schedule: Schedule
+    rate: Rate
+    total_steps: int
+
+    @property
+    def evaluate_every(self) -> int:
+        """Steps between evaluations."""
+        return self.options.evaluate_every_steps or self.schedule.epoch_steps
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Steps between checkpoints."""
+        return self.options.checkpoint_every_steps or self.evaluate_every
+
+
+@dataclass
+class Progress:
+    """Where a run is; saved with each checkpoint. ``best_*`` and ``stale`` belong to the current stage."""
+
+    stage: int = 0
+    stage_step: int = 0
+    stage_done: bool = False
+    step: int = 0
+    best_score: float | None = None
+    best_step: int | None = None
+    stale: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    examples: dict[str, int] = field(default_factory=dict)
+    logged_bytes: int = 0
+
+    def add(self, record: StepRecord) -> None:
+        """Counts one update."""
+        self.stage_step += 1
+        self.step += 1
+        self.seconds += record.seconds
+        self.tokens += record.tokens
+        for task, count in record.examples.items():
+            self.examples[task] = self.examples.get(task, 0) + count
+
+
+class StageRunner:
+    """Runs the stages of a plan in one run folder.
+
+    ``evaluate`` scores dev, or gives None where no task has one; ``primary`` names each task's metric.
+    """
+
+    def __init__(
+        self,
+        plans: list[StagePlan],
+        folder: RunFolder,
+        *,
+        evaluate: Callable[[], Evaluation | None],
+        primary: Mapping[str, str],
+        observer: Observer,
+        stop: StopRequest,
+    ) -> None:
+        self.plans = plans
+        self.folder = folder
+        self.evaluate = evaluate
+        self.primary = primary
+        self.observer = observer
+        self.stop = stop
+        self.progress = Progress()
+        self.best_evaluation: Evaluation | None = None
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Goes back to ``checkpoint``: weights, optimiser, place, and the log as long as it was then."""
+        self.progress = Progress(**checkpoint.state["progress"])
+        learner = self.plans[self.progress.stage].learner
+        load_checkpoint(checkpoint, learner.model, learner.optimizer)
+        self.folder.cut_log(self.progress.logged_bytes)
+        if self.progress.best_step is not None:
+            self.folder.point_best(self._best_folder())
+
+    def run(self) -> None:
+        """Runs what is left of all stages; the model then holds the best weights of the last one."""
+        if self.progress.stage_done:
+            self._next_stage()
+        while self.progress.stage < len(self.plans):
+            self._run_stage(self.plans[self.progress.stage])
+            self._load_best()
+            if self.progress.stage + 1 == len(self.plans):
+                return
+            self._next_stage()
+
+    def _next_stage(self) -> None:
+        if self.progress.stage + 1 < len(self.plans):
+            self._load_best()
+            self.progress.stage += 1
+            self.progress.stage_step = 0
+            self.progress.stage_done = False
+            self.progress.best_score = None
+            self.progress.stale = 0
+            self.best_evaluation = None
+
+    def _run_stage(self, plan: StagePlan) -> None:
+        progress = self.progress
+        if progress.stage_done:
+            return
+        self.observer.stage_started(_info(plan, progress.stage_step))
+        for record in steps(plan.learner, plan.schedule, plan.rate, start=progress.stage_step, stop=plan.total_steps):
+            progress.add(record)
+            self._log_step(plan, record)
+            self.observer.stepped(record)
+            last = progress.stage_step == plan.total_steps
+            improved = False
+            if last or progress.stage_step % plan.evaluate_every == 0:
+                improved = self._evaluate(plan)
+                patience = plan.options.early_stopping
+                last = last or (patience is not None and progress.stale >= patience.patience)
+            progress.stage_done = last
+            if last or improved or self.stop or progress.stage_step % plan.checkpoint_every == 0:
+                self._save(plan, improved)
+            if self.stop and not (last and progress.stage + 1 == len(self.plans)):
+                self._end_by_signal()
+            if last:
+                if progress.stage_step < plan.total_steps:
+                    self._event(
+                        f"stage {plan.options.name} ended early: no better score in {progress.stale} evaluations"
+                    )
+                return
+
+    def _evaluate(self, plan: StagePlan) -> bool:
+        """Scores dev and says whether it is the stage's best; without dev every evaluation counts as the best."""
+        began = time.perf_counter()
+        evaluation = self.evaluate()
+        if evaluation is None:
+            return True
+        seconds = time.perf_counter() - began
+        self.progress.seconds += seconds
+        score = selection_score(evaluation, plan.options.select_by, self.primary)
+        improved = self.progress.best_score is None or score > self.progress.best_score
+        if improved:
+            self.progress.best_score, self.progress.stale = score, 0
+            self.best_evaluation = evaluation
+        else:
+            self.progress.stale += 1
+        record = {"kind": "eval", "stage": plan.options.name, "step": self.progress.step, "split": "dev"}
+        self.folder.log({**record, **evaluation.as_dict(), "time": _clock(seconds)})
+        self.observer.evaluated(evaluation, self.progress.stage_step, is_best=improved)
+        return improved
+
+    def _save(self, plan: StagePlan, improved: bool) -> None:
+        progress = self.progress
+        if improved:
+            progress.best_step = progress.step
+        progress.logged_bytes = self.folder.logged_bytes()
+        learner = plan.learner
+        save_checkpoint(
+            self.folder.checkpoints,
+            progress.step,
+            learner.model,
+            learner.optimizer,
+            state={"stage": plan.options.name, "progress": asdict(progress)},
+        )
+        protected: list[Path] = []
+        if progress.best_step is not None:
+            protected.append(self._best_folder())
+            if improved:
+                self.folder.point_best(self._best_folder())
+        rotate(self.folder.checkpoints, plan.options.keep_checkpoints, protected)
+
+    def _load_best(self) -> None:
+        if self.progress.best_step is not None:
+            load_weights(self.plans[0].learner.model, self._best_folder() / WEIGHTS)
+
+    def _best_folder(self) -> Path:
+        assert self.progress.best_step is not None
+        return checkpoint_folder(self.folder.checkpoints, self.progress.best_step)
+
+    def _end_by_signal(self) -> None:
+        number = self.stop.signal_number
+        assert number is not None
+        self._event(f"stopped by signal {number}")
+        self.folder.update_state(status="stopped")
+        saved = checkpoint_folders(self.folder.checkpoints)[-1].name
+        raise StoppedError(f"stopped; saved as {saved} in {self.folder.path}; go on with --resume", number)
+
+    def _log_step(self, plan: StagePlan, record: StepRecord) -> None:
+        self.folder.log(
+            {
+                "kind": "step",
+                "stage": plan.options.name,
+                "step": self.progress.step,
+                "epoch": record.epoch,
+                "losses": record.losses,
+                "lr": record.lr,
+                "grad_norm": record.grad_norm,
+                "examples": record.examples,
+                "tokens": record.tokens,
+                "time": _clock(record.seconds),
+            }
+        )
+
+    def _event(self, text: str) -> None:
+        self.folder.log({"kind": "event", "text": text, "time": _clock(0.0)})
+        self.observer.event(text)
+
+
+def selection_score(evaluation: Evaluation, select_by: str, primary: Mapping[str, str]) -> float:
+    """The number that picks the best checkpoint, higher being better.
+
+    ``overall`` is taken over the tasks that were scored. A metric that is better when lower counts negative.
+    """
+    if select_by == "overall":
+        mean, _ = overall(evaluation.tasks, {task: primary[task] for task in evaluation.tasks})
+        return float("-inf") if mean is None else mean
+    task, metric = select_by.rsplit(".", 1)
+    value = float(evaluation.tasks[task][metric])
+    return value if METRICS[metric].higher_is_better else -value
+
+
+def _info(plan: StagePlan, first_step: int) -> StageInfo:
+    return StageInfo(
+        name=plan.options.name,
+        tasks=tuple(plan.learner.data),
+        epochs=plan.options.epochs,
+        first_step=first_step,
+        total_steps=plan.total_steps,
+        epoch_steps=plan.schedule.epoch_steps,
+        epoch_examples=plan.schedule.epoch_examples,
+    )
+
+
+def _clock(seconds: float) -> dict[str, Any]:
+    return {"at": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(seconds, 6)}

@@ -1,0 +1,351 @@
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_runs import PARA, SST, STS, fabricate
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from manyhead.errors import UsageError, WriteError
+from manyhead.report import build_report, write_report
+
+MakeRun = Callable[..., Path]
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "a\u202etxt.exe",
+    "&lt;b&gt; 'q'",
+    "{{ 7 * 7 }}",
+]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """Writes a run folder of that name: ``make_run("name", tasks, ...)``."""
+
+    def make(name: str = "cs224n", *arguments: Any, **options: Any) -> Path:
+        return fabricate(tmp_path / name, *arguments, **options)
+
+    return make
+
+
+class Page(HTMLParser):
+    """Checks that every tag is closed in order, and gathers what a test asks about."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), f"an attribute occurs twice in {tag}"
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.append((self.open[-1] if self.open else "", data.strip()))
+
+    @property
+    def text(self) -> str:
+        return "\n".join(text for tag, text in self.texts if tag != "style")
+
+    def of(self, tag: str) -> Iterator[dict[str, str | None]]:
+        return (attributes for name, attributes in self.tags if name == tag)
+
+    def values(self, attribute: str) -> list[str | None]:
+        return [attributes[attribute] for _, attributes in self.tags if attribute in attributes]
+
+
+def check(page: str) -> Page:
+    """Everything that holds of every page; returns it parsed."""
+    found = Page(page)
+    assert page.startswith("<!DOCTYPE html>")
+    assert len(page.encode("utf-8")) < 3_000_000
+    assert not {tag for tag, _ in found.tags} & {"script", "img", "iframe", "object", "embed", "form", "base", "audio"}
+    assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
+    assert all(str(target).startswith("#") or target == "data:," for target in found.values("href"))
+    assert not found.values("src")
+    assert not re.search(r"https?://|//cdn|url\(|@import", page)
+    policy = next(tag["content"] for tag in found.of("meta") if tag.get("http-equiv") == "Content-Security-Policy")
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    _check_access(found)
+    return found
+
+
+def _check_access(found: Page) -> None:
+    names = [tag for tag, _ in found.tags]
+    ids = found.values("id")
+    assert len(ids) == len(set(ids))
+    referred = [part for value in found.values("aria-labelledby") for part in str(value).split()]
+    referred += [str(target)[1:] for target in found.values("href") if str(target).startswith("#")]
+    assert set(referred) <= set(ids)
+    assert names.count("table") == names.count("caption")
+    assert names.count("h1") == 1
+    levels = [int(name[1]) for name in names if re.fullmatch("h[1-6]", name)]
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert all(tag.get("role") == "img" or tag.get("aria-hidden") == "true" for tag in found.of("svg"))
+    assert all(tag.get("scope") in ("col", "row") for tag in found.of("th"))
+
+
+def test_a_page_of_three_tasks_says_what_came_out(make_run: MakeRun) -> None:
+    run = make_run()
+    summary = json.loads((run / "summary.json").read_text())
+    page = check(build_report([run]))
+    assert ("bdi", "cs224n") in page.texts
+    for fact in ("13", "finished", "1 h 15 min 22 s", "2025-11-20 09:14:03", "28,800", "288,000"):
+        assert fact in page.text.split("\n")
+    assert "device cpu · cores 8" in page.text
+    for task, metric in summary["primary"].items():
+        value, base = summary["dev"]["tasks"][task][metric], summary["baseline"]["tasks"][task][metric]
+        assert {f"{value:.3f}", f"{base:.3f}", f"{value - base:+.3f}"} <= set(page.text.split("\n"))
+        assert f"{summary['dev']['tasks'][task]['n']:,}" in page.text.split("\n")
+    for name in ("overall", "overall_raw"):
+        assert f"{summary['dev'][name]:.3f}" in page.text.split("\n")
+    assert sum(tag.get("role") == "img" for tag in page.of("svg")) == 7
+    assert page.text.count("Targets against predictions") == 3
+    assert "somewhat negative" in page.text
+    assert "checkpoint: embedded" in page.text
+
+
+def test_a_page_of_one_task(make_run: MakeRun) -> None:
+    page = check(build_report([make_run("single", [STS], steps=30, evaluations=1)]))
+    assert sum(tag.get("role") == "img" for tag in page.of("svg")) == 3
+    assert "not in the run folder" not in page.text
+
+
+def test_several_runs_stand_side_by_side(make_run: MakeRun) -> None:
+    runs = [
+        make_run("first", steps=50),
+        make_run("second", [PARA], steps=50),
+        make_run("third", finished=False, steps=9),
+    ]
+    page = check(build_report(runs))
+    assert ("h1", "3 runs") in page.texts
+    assert "The runs side by side" in page.text
+    assert page.text.count("Scores on dev") == 3
+
+
+def test_a_stopped_run_is_reported_as_far_as_it_went(make_run: MakeRun) -> None:
+    page = check(build_report([make_run(finished=False, steps=90)]))
+    assert "Not in the run folder, so not on this page: summary.json, predictions/sst.dev.csv" in page.text
+    assert "The scores are those of the last evaluation, at step 90" in page.text
+    assert "stopped" in page.text
+
+
+@pytest.mark.parametrize("kept", ["recipe.yaml", "state.json", "metrics.jsonl", "summary.json"])
+def test_any_one_file_makes_a_page(make_run: MakeRun, kept: str) -> None:
+    run = make_run(steps=40)
+    for file in run.iterdir():
+        if file.is_file() and file.name != kept:
+            file.unlink()
+    page = check(build_report([run]))
+    assert "Not in the run folder" in page.text
+
+
+GARBAGE = [
+    "",
+    "{",
+    "[]",
+    "null",
+    '"text"',
+    "3",
+    "\x00\x01",
+    '{"dev": 3, "tasks": [1], "baseline": "x", "best": [], "examples": 1}',
+]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_garbage_in_any_file_is_tolerated(make_run: MakeRun, garbage: str) -> None:
+    for name in ("recipe.yaml", "state.json", "metrics.jsonl", "summary.json", "predictions/sst.dev.csv"):
+        run = make_run(f"run-{name.replace('/', '-')}", steps=10, evaluations=2)
+        (run / name).write_text(garbage, encoding="utf-8")
+        check(build_report([run]))
+
+
+KEYS = [
+    *("kind", "step", "stage", "split", "losses", "tasks", "overall", "dev", "baseline", "best", "seconds", "examples"),
+    *("tokens", "primary", "status", "versions", "hardware", "time", "started", "name", "seed", "labels", "range"),
+    *("sst", "sts", "accuracy", "pearson", "mse", "n", "metric", "regression", "eval"),
+]
+atoms = st.one_of(
+    *(st.none(), st.booleans(), st.integers(), st.just(10**400), st.floats(), st.text(max_size=5)),
+    st.sampled_from(KEYS),
+)
+things = st.recursive(
+    atoms,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
+    max_leaves=12,
+)
+summaries = st.fixed_dictionaries(
+    {},
+    optional={
+        "dev": st.fixed_dictionaries({"tasks": st.dictionaries(st.sampled_from(["sst", "sts"]), things)}),
+        "best": st.fixed_dictionaries({"step": things}),
+        "primary": st.fixed_dictionaries({"sst": things}),
+        **dict.fromkeys(("name", "seconds", "examples", "tokens", "baseline", "status"), things),
+    },
+)
+records = st.fixed_dictionaries(
+    {"kind": st.sampled_from(["step", "eval"]), "step": st.integers() | things},
+    optional={
+        "stage": things,
+        "split": st.just("dev"),
+        "losses": st.dictionaries(st.sampled_from(["sst", "sts"]), atoms) | things,
+        "tasks": st.dictionaries(st.sampled_from(["sst", "sts"]), things) | things,
+        "overall": things,
+    },
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(things, summaries | things, things, st.lists(records | things, max_size=4))
+def test_no_content_of_the_files_breaks_the_page(
+    tmp_path: Path, recipe: object, summary: object, state: object, log: list[object]
+) -> None:
+    folder = tmp_path / "run"
+    (folder / "predictions").mkdir(parents=True, exist_ok=True)
+    (folder / "predictions" / "sst.dev.csv").write_text("target,prediction\n1,1\na,\n")
+    for name, content in (("recipe.yaml", recipe), ("summary.json", summary), ("state.json", state)):
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in log), encoding="utf-8")
+    check(build_report([folder]))
+
+
+def test_binary_and_deep_files_are_tolerated(make_run: MakeRun) -> None:
+    run = make_run(steps=10)
+    (run / "recipe.yaml").write_bytes(b"\xff\xfe\x00tasks")
+    (run / "summary.json").write_text("[" * 100_000)
+    (run / "predictions" / "sst.dev.csv").write_bytes(b'id,target\n"' + b"\xff" * 200_000)
+    page = check(build_report([run]))
+    for name in ("recipe.yaml", "summary.json", "predictions/sst.dev.csv"):
+        assert f"{name} cannot be read" in page.text
+
+
+def test_odd_records_are_counted_and_left_out(make_run: MakeRun) -> None:
+    run = make_run(steps=20)
+    odd: list[Any] = [
+        {"kind": "step", "step": 21, "losses": {"sst": float("nan"), "para": None, "sts": "1"}},
+        {"kind": "step", "step": "22", "losses": {"sst": 1.0}},
+        {"kind": "eval", "step": 23, "split": "dev", "tasks": {"sst": {"accuracy": float("inf")}}, "overall": None},
+        {"kind": "eval", "step": 24, "split": "dev", "tasks": 5},
+        {"kind": "event", "what": "resumed"},
+        7,
+    ]
+    with (run / "metrics.jsonl").open("a") as log:
+        log.writelines(json.dumps(record) + "\n" for record in odd)
+        log.write('{"kind": "step", "st')
+    page = check(build_report([run]))
+    assert "Losses that are not finite numbers and are not drawn: 3." in page.text
+    assert "Lines of metrics.jsonl that cannot be read and are left out: 1." in page.text
+
+
+def test_hostile_names_stay_text(make_run: MakeRun) -> None:
+    task = replace(SST, labels=dict(enumerate(HOSTILE)))
+    run = make_run("hostile", [replace(PARA, name='a"b<i>&\u202e')], steps=40, stages=("one", "<svg/onload=x>"))
+    other = make_run("labels", [task], steps=40)
+    for name in ("summary.json", "state.json"):
+        content = json.loads((run / name).read_text()) | {"name": HOSTILE[0], "status": HOSTILE[1]}
+        content |= {"versions": {"<b>": "</style><script>"}, "hardware": HOSTILE, "started": "\ud800\x00\x1b[31m"}
+        (run / name).write_text(json.dumps(content))
+    text = build_report([run, other])
+    page = check(text)
+    assert "<script" not in text
+    assert "<img" not in text
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\x00\x1b\ud800-\udfff]", text)
+    for label in (HOSTILE[0], HOSTILE[1], "a\\u202etxt.exe", HOSTILE[3], HOSTILE[4]):
+        assert ("bdi", label) in page.texts
+    assert "\\ud800\\u0000\\u001b[31m" in page.text
+    assert "<svg/onload=x>" in page.text
+
+
+def test_a_hundred_thousand_steps_make_a_small_page_quickly(make_run: MakeRun) -> None:
+    run = make_run(steps=100_000, evaluations=1, stages=("a", "b", "c"))
+    start = time.process_time()
+    text = build_report([run])
+    assert time.process_time() - start < 10
+    assert len(text) < 300_000
+    check(text)
+
+
+def test_many_classes_are_listed_by_confusion(make_run: MakeRun) -> None:
+    task = replace(SST, labels={index: f"intent {index}" for index in range(150)})
+    page = check(build_report([make_run("intents", [task], steps=20)]))
+    assert "The 20 commonest confusions of 150 classes" in page.text
+
+
+def test_findings_are_told(make_run: MakeRun) -> None:
+    run = make_run("weak", [STS], steps=10)
+    rows = [f"{index},{index % 5},2.5,True" for index in range(10)]
+    (run / "predictions" / "sts.dev.csv").write_text("\n".join(["id,target,prediction,truncated", *rows, "x,,1,0"]))
+    summary = json.loads((run / "summary.json").read_text())
+    summary["dev"]["tasks"]["sts"]["pearson"] = 0.0
+    (run / "summary.json").write_text(json.dumps(summary))
+    text = check(build_report([run])).text
+    assert "sts is not better than its majority baseline (pearson)." in text
+    assert "sts: 10 of 11 dev texts were cut" in text
+    assert "sts: 1 dev predictions fit no class or are no numbers." in text
+    (run / "predictions" / "sts.dev.csv").write_text("\n".join(["id,target,prediction,truncated", *rows]))
+    assert "sts gives the same prediction for every dev example" in build_report([run])
+
+
+def test_a_lower_error_is_a_gain(make_run: MakeRun) -> None:
+    run = make_run("error", [STS], steps=10)
+    summary = json.loads((run / "summary.json").read_text())
+    summary |= {"primary": {"sts": "mse"}}
+    summary["dev"]["tasks"]["sts"]["mse"], summary["baseline"]["tasks"]["sts"]["mse"] = 0.5, 2.0
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert "+1.500" in check(build_report([run])).text
+
+
+def test_what_is_no_run_is_refused_all_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no run is given"):
+        build_report([])
+    with pytest.raises(UsageError) as caught:
+        build_report([tmp_path / "absent", tmp_path])
+    assert [line.split(":")[0] for line in str(caught.value).split("\n")] == [str(tmp_path / "absent"), str(tmp_path)]
+    with pytest.raises(UsageError):
+        write_report(tmp_path)
+
+
+def test_write_report_replaces_the_file_and_leaves_nothing_else(make_run: MakeRun) -> None:
+    run = make_run(steps=10)
+    before = {file.name for file in run.iterdir()}
+    path = write_report(run)
+    assert path == run / "report.html"
+    path.write_text("old")
+    assert write_report(run).read_text(encoding="utf-8") == build_report([run])
+    assert {file.name for file in run.iterdir()} == before | {"report.html"}
+
+
+def test_a_page_that_cannot_be_written_is_a_write_error(make_run: MakeRun) -> None:
+    run = make_run(steps=10)
+    (run / "report.html").mkdir()
+    with pytest.raises(WriteError, match=r"could not write .*report\.html"):
+        write_report(run)
+    assert not (run / ".report.html.partial").exists()
+
+
+def test_the_same_run_gives_the_same_page(make_run: MakeRun) -> None:
+    run = make_run(steps=30)
+    assert build_report([run]) == build_report([run])
