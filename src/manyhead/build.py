@@ -349,7 +349,8 @@ def _groups(data: TaskData, task: Task) -> NDArray[np.int64]:
 
 def _same_head(before: Task, now: Task) -> bool:
     def shape(task: Task) -> tuple[object, ...]:
-        return task.kind, task.labels, task.head, task.loss, task.sequences_per_example
+        # Labels as lists: two mappings in another order are equal, their classes are not.
+        return task.kind, task.label_cells, task.label_names, task.head, task.loss, task.sequences_per_example
 
     return shape(before) == shape(now)
 

@@ -28,7 +28,8 @@ def list_recipes(as_json: Json = False, quiet: Quiet = False) -> None:
         if as_json:
             output.document({"recipes": found})
         else:
-            output.show(*(f"{entry['name']:<{_widest(found)}}  {entry['title']}" for entry in found))
+            rows = [(entry["name"], entry["study"] or "", entry["title"]) for entry in found]
+            output.show(table(("recipe", "study", "title"), rows, left=3))
             output.note("", "manyhead recipes show NAME prints one, cp NAME copies it")
 
 
@@ -85,16 +86,17 @@ def copy(name: str, path: Path | None) -> Path:
     return place
 
 
+def check_new(path: Path) -> None:
+    """Raises `UsageError` where there is something at ``path``."""
+    if path.exists() or path.is_symlink():
+        raise UsageError(f"{path} exists already; expected a new file; choose another name or remove it")
+
+
 def write_new(path: Path, text: str) -> None:
     """Writes a file that must not exist yet."""
     from manyhead.files import write_text, writing
 
-    if path.exists() or path.is_symlink():
-        raise UsageError(f"{path} exists already; expected a new file; choose another name or remove it")
+    check_new(path)
     with writing(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
-
-
-def _widest(found: list[dict[str, Any]]) -> int:
-    return max((len(entry["name"]) for entry in found), default=0)

@@ -17,22 +17,23 @@ import socket
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, Self, overload
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from manyhead.data.examples import Examples, Resolve, Tally, findings, read_examples, reference_of, resolver
+from manyhead.data.examples import Examples, Resolve, findings, read_examples, reference_of, resolver
 from manyhead.data.table import Reject, Rejects
+from manyhead.data.task_data import StringColumn, Tally, TaskData
 from manyhead.data.tokens import ExampleTokenizer, TokenStore, in_batches, plain_copy
-from manyhead.errors import DataError, Problem, UsageError, WriteError
+from manyhead.errors import DataError, UsageError
+from manyhead.files import sha256_of, sync_folder, write_json, writing
 from manyhead.recipe.schema import DevFromTrain, Recipe, Split
 
 FORMAT = 1
@@ -44,54 +45,6 @@ _STALE_SECONDS = 24 * 3600
 _PUBLISHING_TRIES = 3
 
 _log = logging.getLogger(__name__)
-
-
-class StringColumn(Sequence[str]):
-    """Texts in two arrays: UTF-8 bytes end to end, and where each begins (one more than texts)."""
-
-    def __init__(self, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
-        self._data = data
-        self._offsets = offsets
-
-    def __len__(self) -> int:
-        return len(self._offsets) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
-        return self._data[self._offsets[place] : self._offsets[place + 1]].tobytes().decode()
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """A split of a task, ready for training or scoring. Arrays are memory-mapped and read-only.
-
-    ``targets`` (E,): int64 class indices, float32 scores, or None; ``lines`` (E,) int64 of the file, from 1; ``ids``
-    of the rows. ``data_hash`` is the sha256 of the file, ``label_hash`` that of the targets. ``tally`` counts what
-    became of the rows, and ``warnings`` says so where something did.
-    """
-
-    task: str
-    split: Split
-    tokens: TokenStore
-    targets: NDArray[np.int64] | NDArray[np.float32] | None
-    lines: NDArray[np.int64]
-    ids: StringColumn
-    note: str
-    data_hash: str
-    label_hash: str | None
-    tally: Tally
-    warnings: tuple[Problem, ...]
-
-    @property
-    def n_examples(self) -> int:
-        """E."""
-        return self.tokens.n_examples
 
 
 def load_task_data(
@@ -123,7 +76,7 @@ def load_examples(
     """As `load_task_data`, for examples of any file."""
     root = cache_dir or default_cache_dir()
     plain = plain_copy(tokenizer)
-    data_hash = _file_hash(examples.table.path)
+    data_hash = sha256_of(examples.table.path)
     key = _key(examples, plain, max_tokens, data_hash)
     folder = root / key if (root / key).is_dir() else _writable(root) / key
     try:
@@ -169,11 +122,6 @@ def _key(examples: Examples, tokenizer: Tokenizer, max_tokens: int, data_hash: s
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
 
 
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _verified(folder: Path) -> dict[str, Any]:
     """The description of a cache whose files are all as they were written. Raises `_DamagedError`."""
     try:
@@ -185,7 +133,7 @@ def _verified(folder: Path) -> dict[str, Any]:
             size = (folder / name).stat().st_size
             if size != written["bytes"]:
                 raise _DamagedError(f"{name} has {size} bytes instead of {written['bytes']}")
-            if _file_hash(folder / name) != written["sha256"]:
+            if sha256_of(folder / name) != written["sha256"]:
                 raise _DamagedError(f"{name} is not what was written")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _DamagedError(str(error)) from None
@@ -235,14 +183,14 @@ def _mapped(path: Path, dtype: str) -> NDArray[Any]:
 
 def _build(examples: Examples, tokenize: ExampleTokenizer, folder: Path, data_hash: str) -> TaskData:
     """Writes a cache beside its place, opens it, and moves it there."""
-    with _write_errors_named(folder.parent):
+    with _written_to(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder.parent)
         temporary = _temporary(folder.parent)
     try:
         meta = _write(examples, tokenize, temporary)
         data = _map(temporary, meta, examples, data_hash)
-        with _write_errors_named(folder.parent):
+        with _written_to(folder.parent):
             _publish(temporary, folder)
         return data
     finally:
@@ -273,9 +221,8 @@ def _write(examples: Examples, tokenize: ExampleTokenizer, folder: Path) -> dict
                 rows["targets"] = np.array([example.target for example in batch])
             columns.append(rows)
         meta = {"files": columns.finish(), "tally": _plain(examples.tally())}
-    with _write_errors_named(folder.parent):
-        _write_synced(folder / _META, {"content": meta, "sha256": _content_hash(meta)})
-        _sync_folder(folder)
+    with _written_to(folder.parent):
+        write_json(folder / _META, {"content": meta, "sha256": _content_hash(meta)})
     return meta
 
 
@@ -327,7 +274,7 @@ class _Columns:
 
     def append(self, rows: dict[str, NDArray[Any]]) -> None:
         """Appends to each column; the first values of one set its type."""
-        with _write_errors_named(self._folder.parent):
+        with _written_to(self._folder.parent):
             for name, values in rows.items():
                 if name not in self._columns:
                     self._columns[name] = _Column((self._folder / name).open("wb"), values.dtype)
@@ -335,7 +282,7 @@ class _Columns:
 
     def finish(self) -> dict[str, dict[str, Any]]:
         """Brings all to the disk, and describes each."""
-        with _write_errors_named(self._folder.parent):
+        with _written_to(self._folder.parent):
             for column in self._columns.values():
                 column.file.flush()
                 os.fsync(column.file.fileno())
@@ -354,7 +301,7 @@ def _publish(temporary: Path, folder: Path) -> None:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
         else:
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
             return
         try:
             _verified(folder)
@@ -414,30 +361,8 @@ def _writable(root: Path) -> Path:
         return Path(folder)
 
 
-@contextmanager
-def _write_errors_named(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        do = "free some space, or name another folder in MANYHEAD_CACHE"
-        raise WriteError(f"cannot write the token cache in {root}: {error.strerror}; {do}") from None
-
-
-def _write_synced(path: Path, content: dict[str, Any]) -> None:
-    with path.open("w") as file:
-        json.dump(content, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Brings names to the disk, where folders can be opened."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _written_to(root: Path) -> AbstractContextManager[None]:
+    return writing(f"the token cache in {root} (MANYHEAD_CACHE names another folder)")
 
 
 def _plain(tally: Tally) -> dict[str, Any]:

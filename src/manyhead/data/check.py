@@ -181,7 +181,7 @@ def _read(examples: Examples) -> _Prints:
             digests += blake2b(_folded(text), digest_size=_HASH_BYTES).digest()
         lines.append(line)
         targets.append(nan if target is None else target)
-    hashes = np.frombuffer(digests, np.uint64).reshape(len(lines), -1)
+    hashes = np.frombuffer(digests, np.uint64).reshape(-1, len(examples.task.text))
     wholes = hashes[:, 0] if len(examples.task.text) == 1 else _unordered(hashes)
     return _Prints(examples.name, examples.split, wholes, hashes, np.array(lines), np.array(targets))
 

@@ -52,18 +52,18 @@ class Layout:
 
 
 class DelimitedTable(Table):
-    """A comma-, tab- or semicolon-separated file."""
+    """A comma-, tab- or semicolon-separated file; ``layout`` is how it is laid out."""
 
     def __init__(self, source: TextSource, layout: Layout, header: Sequence[str] | None) -> None:
         self._source = source
-        self._layout = layout
+        self.layout = layout
         self._skip_header = header is None
         columns = _header(source.lines(), layout, source.path) if header is None else list(header)
         super().__init__(source.path, columns, f"{layout.note}{source.note}")
 
     def _rows(self, names: Sequence[str]) -> Iterator[Row]:
         pick = self._picker(names)
-        records = Records(self._source.lines(self.clean), self._layout, len(self.columns))
+        records = Records(self._source.lines(self.clean), self.layout, len(self.columns))
         for line, cells in islice(records.read(), int(self._skip_header), None):
             if isinstance(cells, str):
                 self.rejects.add(line, cells)

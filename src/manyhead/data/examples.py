@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from manyhead.data.read import read_table
 from manyhead.data.table import Cell, Nested, Rejects, Table
+from manyhead.data.task_data import Tally
 from manyhead.errors import DataError, Problem
 from manyhead.recipe.schema import DevFromTrain, Split, Task
 
@@ -33,26 +34,6 @@ class Example(NamedTuple):
     id: str
     texts: tuple[str, ...]
     target: int | float | None
-
-
-@dataclass(frozen=True)
-class Tally:
-    """What became of the rows of a split: those ``used``, the rejected ones, and what was noticed.
-
-    ``empty_texts``: pairs of which one text is empty, which are used. ``replaced`` lone surrogates and ``stray_quotes``
-    (rows whose quotes were read as plain characters) are counted in the whole file.
-    """
-
-    used: int
-    rejects: Rejects
-    empty_texts: int
-    replaced: int
-    stray_quotes: int
-
-    @property
-    def rows(self) -> int:
-        """All rows of the split."""
-        return self.used + self.rejects.total
 
 
 def resolver(data_dir: Path, fetch: Resolve | None = None) -> Resolve:

@@ -20,10 +20,10 @@ from manyhead.recipe.schema import SPLITS, Split
 _SAMPLE_ROWS = 3000
 _MOST_CLASSES = 200
 _MOST_NUMBER_CLASSES = 20
-_SPLIT_WORDS: dict[str, Split] = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
-    **dict.fromkeys(("dev", "valid", "validation", "val", "eval"), "dev"),
-    **dict.fromkeys(("test", "testing", "tst"), "test"),
+_SPLIT_WORDS: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training", "trn"),
+    "dev": ("dev", "valid", "validation", "val", "eval"),
+    "test": ("test", "testing", "tst"),
 }
 _NOISE_WORDS = ("ids", "student", "data", "dataset", "set", "split")
 _TARGET_NAMES = (
@@ -42,7 +42,7 @@ _PAIR_NAMES = (
     ),
 )
 _PAIR_ENDINGS = re.compile(r"(.*?)[_ .-]?([12ab])", re.IGNORECASE)
-_PLAIN_SCALAR = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_PLAIN_SCALAR = re.compile(r"(?:[A-Za-z_]|/[A-Za-z_])[A-Za-z0-9_./-]*")
 _YAML_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 
 
@@ -150,14 +150,22 @@ def _grouped(paths: list[Path]) -> list[_Group]:
     """Files by task, told by the words of their names that say nothing of a split."""
     groups: dict[str, dict[Split, Path]] = {}
     for path in paths:
-        words = re.split(r"[-_. ]+", path.name.split(".")[0].lower())
-        split = next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), "train")
-        rest = [word for word in words if word and word not in _SPLIT_WORDS and word not in _NOISE_WORDS]
-        name = "-".join(rest) or path.parent.name or "task"
+        words = _words(path.name.split(".")[0])
+        split = _split_of(words)
+        rest = [word for word in words if word not in (*_SPLIT_WORDS[split], *_NOISE_WORDS)]
+        name = "-".join(rest or _words(path.parent.name)) or "task"
         while split in groups.get(name, {}):
             name += "-2"
         groups.setdefault(name, {})[split] = path
     return [_Group(name, files) for name, files in groups.items()]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall("[a-z0-9]+", text.lower())
+
+
+def _split_of(words: list[str]) -> Split:
+    return next((split for split in SPLITS if not set(words).isdisjoint(_SPLIT_WORDS[split])), SPLITS[0])
 
 
 def _task(group: _Group, folder: Path) -> str:
@@ -245,7 +253,7 @@ def _target_lines(name: str, files: dict[Split, Path]) -> list[str]:
     if all(number.is_integer() for number in numbers) and len(set(numbers)) <= _MOST_NUMBER_CLASSES:
         whole = sorted({int(number) for number in numbers})
         labels = ", ".join(f'{number}: "{number}"' for number in whole)
-        why = f"'{name}' holds {len(whole)} whole numbers; if they are a score: kind: regression, and range for labels"
+        why = f"'{name}' holds {len(whole)} whole numbers; if they are a score, write regression and a range"
         return [f"kind: classification  # {why}", target, f"labels: {{{labels}}}  # give each a name"]
     for path in (path for split, path in files.items() if split != "train"):
         numbers += [number for value in _values(path, name) if (number := _as_number(value)) is not None]

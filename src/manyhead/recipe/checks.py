@@ -93,7 +93,7 @@ def _range(at: Keys, task: Task) -> Iterator[Fault]:
 
 
 def _loss(at: Keys, task: Task) -> Iterator[Fault]:
-    loss, kind = (*at, "loss"), ((*at, "kind"),)
+    loss, kind = (*at, "loss", "kind"), ((*at, "kind"),)
     fitting = CLASSIFICATION if task.kind == "classification" else REGRESSION
     if task.loss.kind in {*CLASSIFICATION, *REGRESSION} - set(fitting):
         yield Fault(loss, f"'{task.loss.kind}' is no loss of a {task.kind}", f"one of {', '.join(fitting)}", reads=kind)
@@ -104,7 +104,8 @@ def _loss(at: Keys, task: Task) -> Iterator[Fault]:
 
 def _cosine(at: Keys, task: Task) -> Iterator[Fault]:
     """The cosine head and the cosine loss need each other, a siamese pair, and a range that a cosine can reach."""
-    head, loss, siamese = (*at, "head"), (*at, "loss"), ((*at, "pairing"), (*at, "text"))
+    head, loss = (*at, "head", "kind"), (*at, "loss", "kind")
+    siamese = ((*at, "pairing"), (*at, "text"))
     has_head, has_loss = task.head.kind == "cosine", task.loss.kind == "cosine_mse" and task.kind == "regression"
     needs_pair = [(head, "the cosine head")] if has_head else [(loss, "cosine_mse")] if has_loss else []
     for key, what in needs_pair:

@@ -6,7 +6,7 @@ from typing import Any, Literal, cast, get_args, get_origin
 
 from manyhead.errors import RecipeError
 from manyhead.recipe.faults import Fault, choice, nearest, shown, suggestion
-from manyhead.recipe.keys import Keys, below, key_text
+from manyhead.recipe.keys import Keys, below, key_text, value_at
 from manyhead.recipe.schema import Tables
 from manyhead.recipe.shape import Spot, arms, described, fields_of, key_spot, model_at, spot_at
 from manyhead.recipe.yaml_text import parse_value
@@ -85,7 +85,7 @@ def _fault(located: _Located, value: object, tables: Tables) -> Fault:
 def _unknown_kind(keys: Keys, value: object, tables: Tables, ctx: Details) -> Fault:
     del tables
     expected, do = choice(ctx["kind"], ctx["choices"])
-    at = keys if isinstance(_value_at(keys, value), str) else (*keys, "kind")
+    at = keys if isinstance(value_at(keys, value), str) else (*keys, "kind")
     return Fault(at, f"unknown kind '{ctx['kind']}'", expected, do)
 
 
@@ -98,7 +98,7 @@ def _no_kind(keys: Keys, value: object, tables: Tables, ctx: Details) -> Fault:
 def _unknown_key(keys: Keys, value: object, tables: Tables, ctx: Details) -> Fault:
     del ctx
     parent = spot_at(keys[:-1], value, tables)
-    model = None if parent is None else model_at(parent, _value_at(keys[:-1], value), tables)
+    model = None if parent is None else model_at(parent, value_at(keys[:-1], value), tables)
     names = [] if model is None else list(fields_of(model))
     near = nearest(keys[-1], names)
     if near is None:
@@ -119,7 +119,7 @@ def _missing(keys: Keys, value: object, tables: Tables, ctx: Details) -> Fault:
 def _wrong_value(keys: Keys, value: object, tables: Tables, ctx: Details) -> Fault:
     del ctx
     spot = spot_at(keys, value, tables)
-    given = _value_at(keys, value)
+    given = value_at(keys, value)
     if spot is None:
         return Fault(keys, f"cannot be {shown(given)}")
     return Fault(keys, f"cannot be {shown(given)}", described(spot), _advice(given, spot))
@@ -150,13 +150,6 @@ def _is_number(text: str) -> bool:
         return isinstance(parse_value(text), int | float)
     except RecipeError:
         return False
-
-
-def _value_at(keys: Keys, value: object) -> object:
-    for key in keys:
-        found = below(value, key)
-        value = None if found is None else found[1]
-    return value
 
 
 _SWITCHES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}

@@ -60,6 +60,14 @@ def below(value: object, segment: str) -> tuple[int | str, object] | None:
     return None
 
 
+def value_at(keys: Keys, value: object) -> object:
+    """The value of a key; None where there is none."""
+    for key in keys:
+        found = below(value, key)
+        value = None if found is None else found[1]
+    return value
+
+
 def _unquoted(segment: str) -> str:
     if segment.startswith('"'):
         return cast("str", json.loads(segment))

@@ -31,13 +31,13 @@ def find_recipe(source: str | Path, folder: Path) -> Path:
     """
     path, shipped = folder / source, shipped_paths()
     looks_like_path = isinstance(source, Path) or path.suffix in (".yaml", ".yml") or "/" in source or "\\" in source
-    if str(source) in shipped and not (looks_like_path and path.is_file()):
+    if str(source) in shipped and not (looks_like_path and _is_there(path)):
         return shipped[str(source)]
-    if path.is_file():
-        return path
-    if path.is_dir():
-        do = "give the recipe.yaml in it" if (path / "recipe.yaml").is_file() else None
+    if _is_there(path) and path.is_dir():
+        do = "give the recipe.yaml in it" if _is_there(path / "recipe.yaml") else None
         raise RecipeError([Problem("is a folder", path, expected="a recipe file", do=do)])
+    if _is_there(path):
+        return path
     problem = f"'{source}' is neither a file nor a shipped recipe"
     near = suggestion(source, shipped)
     raise RecipeError([Problem(problem, expected=f"a path or one of {', '.join(shipped)}", do=near)])
@@ -100,6 +100,13 @@ def _text(text: str) -> str:
     except UnicodeEncodeError:
         raise RecipeError([Problem(f"{text!r} is not valid Unicode")]) from None
     return text
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long a name, a zero byte in it, no right to look
+        return False
 
 
 def _assignment(text: str) -> tuple[Keys, object]:

@@ -6,6 +6,7 @@ task hides no mistake in another.
 
 import copy
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from manyhead.recipe.checks import check
 from manyhead.recipe.explain import Details, explain
 from manyhead.recipe.faults import Fault
-from manyhead.recipe.keys import Keys, below
+from manyhead.recipe.keys import Keys, below, value_at
 from manyhead.recipe.schema import FORMAT, Recipe, Tables
 
 _ROUNDS = 8
@@ -42,12 +43,20 @@ def validated(value: dict[str, Any], tables: Tables) -> tuple[Recipe | None, lis
         except ValidationError as error:
             found = explain(cast("list[Details]", error.errors()), sound, tables)
         else:
-            return recipe, faults + [fault for fault in check(recipe) if not _rests_on(fault, spoiled)]
+            between = [_as_written(fault, value) for fault in check(recipe) if not _rests_on(fault, spoiled)]
+            return recipe, faults + between
         faults += [fault for fault in found if not _touches(fault.keys, spoiled)]
         for fault in found:
             _mend(sound, fault.keys, again=fault.keys in spoiled)
         spoiled.update(key for fault in found for key in (fault.keys, *fault.reads))
     return None, faults
+
+
+def _as_written(fault: Fault, value: dict[str, Any]) -> Fault:
+    """The fault of a member's kind at the member itself, where that is written as a bare name."""
+    *member, last = fault.keys
+    found = value_at(tuple(member), value)
+    return replace(fault, keys=tuple(member)) if last == "kind" and isinstance(found, str) else fault
 
 
 def _rests_on(fault: Fault, spoiled: Iterable[Keys]) -> bool:
@@ -62,13 +71,16 @@ def _touches(keys: Keys, spoiled: Iterable[Keys]) -> bool:
 def _mend(value: dict[str, Any], keys: Keys, again: bool = False) -> None:
     """Put something valid in the place of a key, or take out the nearest key above it that can be missing.
 
-    ``again``: what was put there was refused too, so the key itself has to go.
+    Does nothing where what holds the key is gone already. ``again``: what was put there was refused too, so the key
+    itself has to go.
     """
     *above, last = keys
     parent: Any = value
     for key in above:
         found = below(parent, key)
-        parent = None if found is None else found[1]
+        if found is None:
+            return
+        parent = found[1]
     own = below(parent, last)
     stand_in = None if again else _STAND_INS.get((keys[0], "*", *keys[2:]) if above else keys)
     if stand_in is not None and (own or isinstance(parent, dict)):

@@ -93,9 +93,13 @@ def parse_value(text: str) -> object:
     return document.value
 
 
+class _Root(dict[str, Any]):
+    """The outermost mapping, which never stands on one line."""
+
+
 def dump_document(value: Mapping[str, Any]) -> str:
     """Plain values as YAML, in the order given; short lists and mappings of scalars stay on one line."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=False)
+    return yaml.dump(_Root(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 class _Reader:
@@ -201,15 +205,16 @@ def _line(node: yaml.Node) -> int:
 
 def _read_text(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise RecipeError([Problem("is too large for a recipe", path, expected=f"at most {MAX_BYTES >> 20} MiB")])
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise RecipeError([Problem("there is no such file", path)]) from None
     except IsADirectoryError:
         raise RecipeError([Problem("is a folder", path, expected="a recipe file")]) from None
     except (OSError, ValueError) as error:
         raise RecipeError([Problem(f"cannot be read: {getattr(error, 'strerror', None) or error}", path)]) from None
+    if len(data) > MAX_BYTES:
+        raise RecipeError([Problem("is too large for a recipe", path, expected=f"at most {MAX_BYTES >> 20} MiB")])
     if b"\0" in data:
         raise RecipeError([Problem("is a binary file", path, expected="a recipe: YAML text in UTF-8")])
     try:
@@ -265,6 +270,11 @@ def _represent_sequence(dumper: yaml.CSafeDumper, value: list[Any] | tuple[Any, 
     return _flow_if_short(dumper.represent_sequence(_TAG + "seq", value))
 
 
+def _represent_root(dumper: yaml.CSafeDumper, value: _Root) -> yaml.Node:
+    return dumper.represent_mapping(_TAG + "map", value, flow_style=False)
+
+
+_Dumper.add_representer(_Root, _represent_root)
 _Dumper.add_representer(dict, _represent_mapping)
 _Dumper.add_representer(list, _represent_sequence)
 _Dumper.add_representer(tuple, _represent_sequence)

@@ -1,0 +1,205 @@
+"""What `predict` writes: the input's columns and what is predicted, as CSV, as JSON lines, or for the course."""
+
+import csv
+import json
+import math
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manyhead.cli.output import written
+from manyhead.cli.rows import Input, InputRow
+from manyhead.data.table import Cell, Nested
+from manyhead.errors import UsageError
+from manyhead.files import writing
+from manyhead.inference.outputs import TaskPredictions
+from manyhead.inference.writing import prediction_cells, prediction_columns, write_cs224n
+from manyhead.recipe.schema import Task, cell_text
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows, in order: what kept each from being predicted, or None; and the predictions of all others."""
+
+    rows: Sequence[InputRow]
+    problems: Sequence[str | None]
+    predictions: TaskPredictions
+    truncated: NDArray[np.bool_]
+
+
+class Writer(Protocol):
+    """Takes chunks, in order; `finish` writes what had to wait for the last one."""
+
+    def add(self, chunk: Chunk) -> None:
+        """Takes a chunk."""
+        ...
+
+    def finish(self) -> None:
+        """Takes no more."""
+        ...
+
+
+class CsvWriter:
+    """A table with a header; written as it comes."""
+
+    def __init__(self, file: IO[str], task: Task, source: Input) -> None:
+        self._task = task
+        self._columns = _output_columns(task, source)
+        self._writer = csv.writer(file, lineterminator="\n")
+        self._writer.writerow([*source.columns, *self._columns])
+
+    def add(self, chunk: Chunk) -> None:
+        """Writes the chunk; cells of rows without a prediction are empty."""
+        for row, predicted in _with_cells(self._task, chunk):
+            cells = [*row.cells, *(predicted or [None] * len(self._columns))]
+            self._writer.writerow([_text(cell) for cell in cells])
+
+    def finish(self) -> None:
+        """Nothing is left."""
+
+
+class JsonRows:
+    """The rows as what JSON can hold; null where there is no prediction."""
+
+    def __init__(self, task: Task, source: Input) -> None:
+        self._task = task
+        self._names = _distinct(source.columns)
+        self._columns = _output_columns(task, source)
+        self.rows: list[dict[str, Any]] = []
+
+    def of(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
+        """The objects of a chunk."""
+        for row, predicted in _with_cells(self._task, chunk):
+            found = dict(zip(self._names, map(_plain, row.cells), strict=True))
+            values = predicted or [None] * len(self._columns)
+            found |= zip(self._columns, map(_plain, values), strict=True)
+            found["truncated"] = None if predicted is None else bool(found["truncated"])
+            yield found
+
+    def add(self, chunk: Chunk) -> None:
+        """Keeps the objects."""
+        self.rows += self.of(chunk)
+
+    def finish(self) -> None:
+        """Nothing is left."""
+
+
+class JsonlWriter:
+    """An object a line; written as it comes."""
+
+    def __init__(self, file: IO[str], task: Task, source: Input) -> None:
+        self._file = file
+        self._rows = JsonRows(task, source)
+
+    def add(self, chunk: Chunk) -> None:
+        """Writes the chunk."""
+        for found in self._rows.of(chunk):
+            self._file.write(json.dumps(found, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def finish(self) -> None:
+        """Nothing is left."""
+
+
+class Cs224nWriter:
+    """The course's format: id and prediction of each row; written at the end. Every row needs a text."""
+
+    def __init__(self, file: IO[str], task: Task, source: Input) -> None:
+        self._file = file
+        self._task = task
+        (self._id,) = source.places([task.id or "id"])
+        self._ids: list[str] = []
+        self._found: list[TaskPredictions] = []
+
+    def add(self, chunk: Chunk) -> None:
+        """Keeps the chunk. Raises `UsageError` for a row that has no prediction: a submission has no gaps."""
+        for row, problem in zip(chunk.rows, chunk.problems, strict=True):
+            if problem is not None:
+                raise UsageError(f"line {row.line}: {problem}; expected a text in every row for --format cs224n; mend it")
+            self._ids.append(_text(row.cells[self._id]))
+        self._found.append(chunk.predictions)
+
+    def finish(self) -> None:
+        """Writes all."""
+        if not self._found:
+            raise UsageError("the input has no rows; expected some for --format cs224n")
+        write_cs224n(self._file, self._task, self._ids, _joined(self._found))
+
+
+WRITERS = {"csv": CsvWriter, "jsonl": JsonlWriter, "cs224n": Cs224nWriter}
+
+
+@contextmanager
+def opened(path: Path | None) -> Iterator[IO[str]]:
+    """The file to write: stdout for None; a file is replaced by one rename when the block ends well.
+
+    Pipes and devices are written to as they are. Raises `WriteError` where it cannot be written.
+    """
+    if path is None:
+        with written(sys.stdout):
+            yield sys.stdout
+        return
+    is_special = path.exists() and not path.is_file()
+    place = path if is_special else path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        with writing(str(path)), place.open("w", encoding="utf-8", newline="") as file:
+            yield file
+            file.flush()
+            if not is_special:
+                os.fsync(file.fileno())
+                place.replace(path)
+    finally:
+        if not is_special:
+            place.unlink(missing_ok=True)
+
+
+def _output_columns(task: Task, source: Input) -> list[str]:
+    """Names of the predicted columns. Raises `UsageError` where the input has such columns already."""
+    columns = prediction_columns(task)
+    taken = [name for name in columns if name in source.columns]
+    if taken:
+        raise UsageError(
+            f"{source.name}: has columns named as what is predicted: {', '.join(taken)}; expected other names; "
+            "rename or remove them"
+        )
+    return columns
+
+
+def _with_cells(task: Task, chunk: Chunk) -> Iterator[tuple[InputRow, Sequence[Cell] | None]]:
+    cells = prediction_cells(task, chunk.predictions, chunk.truncated)
+    for row, problem in zip(chunk.rows, chunk.problems, strict=True):
+        yield row, next(cells) if problem is None else None
+
+
+def _joined(found: Sequence[TaskPredictions]) -> TaskPredictions:
+    if found[0].probabilities is None:
+        return TaskPredictions(None, np.concatenate([each.values for each in found]).astype(np.float32))
+    return TaskPredictions(np.concatenate([cast("NDArray[np.float32]", each.probabilities) for each in found]), None)
+
+
+def _text(cell: Cell) -> str:
+    return "" if cell is None else cell_text(cell)
+
+
+def _plain(cell: Cell) -> Any:
+    """A cell as JSON has it; JSON knows no infinities."""
+    if isinstance(cell, Nested):
+        return json.loads(cell)
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names, later ones of several equal ones numbered: an object holds each once."""
+    seen: Counter[str] = Counter()
+    found: list[str] = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return found

@@ -1,0 +1,120 @@
+"""Predictions from a trained tiny model: the same in any batch, from one encoding, and with clear refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import tiny_encoder, tiny_recipe
+
+from manyhead.build import train
+from manyhead.errors import CheckpointError, UsageError
+from manyhead.inference.predictor import Model
+from manyhead.recipe.load import load_recipe
+
+TEXTS = ["a good film", "dull", "", "the meal was cold and the room was loud " * 9, "emoji 😀 and \u202e marks"]
+PAIRS = [("how do I boil an egg", "boiling eggs"), ("", "x"), ("same", "same"), ("long " * 60, "short")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("model")
+    return train(load_recipe(tiny_recipe(tiny_encoder(base / "encoder"))), out=base / "run").path
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Model:
+    return Model.load(folder)
+
+
+def test_a_text_is_predicted_the_same_alone_and_in_any_company(model: Model) -> None:
+    for task, texts in (("reviews", TEXTS), ("questions", PAIRS), ("sentences", PAIRS)):
+        together, truncated = model.predict_arrays(task, texts)
+        backwards, _ = model.predict_arrays(task, texts[::-1])
+        field = "scores" if together.probabilities is None else "probabilities"
+        alone = [getattr(model.predict_arrays(task, [text])[0], field)[0] for text in texts]
+        np.testing.assert_allclose(getattr(together, field), alone, atol=1e-5)
+        np.testing.assert_allclose(getattr(together, field), getattr(backwards, field)[::-1], atol=1e-5)
+        assert truncated.tolist() == [len(str(text)) > 200 for text in texts]
+
+
+def test_all_fitting_heads_from_one_encoding_equal_each_head_alone(model: Model) -> None:
+    found = model.predict_all(PAIRS)
+    assert list(found) == ["questions", "sentences"]
+    for task, predictions in found.items():
+        for one, other in zip(predictions, model.predict(task, PAIRS), strict=True):
+            assert one.value == pytest.approx(other.value, abs=1e-5)
+            assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+    assert list(model.predict_all(TEXTS)) == ["reviews"]
+
+
+def test_predictions_say_label_cell_and_probabilities(model: Model) -> None:
+    review = model.predict("reviews", ["a good film"])[0]
+    assert review.probabilities is not None
+    assert list(review.probabilities) == ["awful", "poor", "mixed", "good", "excellent"]
+    assert sum(review.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert review.label == max(review.probabilities, key=lambda label: review.probabilities[label])
+    assert review.value == list(review.probabilities).index(review.label)
+    score = model.predict("sentences", [("a", "b")])[0]
+    assert score.label is None
+    assert score.value == score.score
+
+
+def test_no_texts_give_no_predictions(model: Model) -> None:
+    assert model.predict("reviews", []) == []
+    assert model.predict("sentences", []) == []
+    assert model.predict_all([]) == {}
+
+
+def test_embeddings_do_not_depend_on_company(model: Model) -> None:
+    vectors = model.embed(TEXTS)
+    assert vectors.shape == (len(TEXTS), 16)
+    np.testing.assert_allclose(vectors[1], model.embed([TEXTS[1]])[0], atol=1e-5)
+
+
+def test_the_model_folder_alone_gives_the_runs_predictions(folder: Path, model: Model, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    (folder / "model").rename(moved)
+    try:
+        assert Model.load(moved).predict("reviews", TEXTS) == model.predict("reviews", TEXTS)
+        assert Model.load(folder).predict("reviews", TEXTS) == model.predict("reviews", TEXTS)
+    finally:
+        moved.rename(folder / "model")
+
+
+def test_wrong_calls_say_what_is_expected(model: Model) -> None:
+    with pytest.raises(UsageError, match="no task 'moods'.*reviews"):
+        model.predict("moods", ["x"])
+    with pytest.raises(UsageError, match="a pair of texts"):
+        model.predict("questions", ["x"])
+    with pytest.raises(UsageError, match="put it in a list"):
+        model.predict("reviews", "x")
+    with pytest.raises(UsageError, match="is not text"):
+        model.predict("reviews", [("x", None)])  # pyright: ignore[reportArgumentType]
+
+
+def test_a_missing_or_damaged_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"recipe\.yaml is missing"):
+        Model.load(tmp_path)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in (folder / "model").rglob("*"):
+        if path.is_file():
+            target = copy / path.relative_to(folder / "model")
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    weights = copy / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="do not fit"):
+        Model.load(copy)
+
+
+def test_a_model_never_chooses_the_code_that_runs(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    (copy / "encoder").mkdir(parents=True)
+    for name in ("weights.safetensors", "encoder/config.json"):
+        (copy / name).write_bytes((folder / "model" / name).read_bytes())
+    recipe = (folder / "model" / "recipe.yaml").read_text(encoding="utf-8")
+    assert "plugins: []" in recipe
+    (copy / "recipe.yaml").write_text(recipe.replace("plugins: []", "plugins: [evil_module]"), encoding="utf-8")
+    with pytest.raises(UsageError, match="--plugin evil_module"):
+        Model.load(copy)
