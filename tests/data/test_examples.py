@@ -93,7 +93,9 @@ def test_pairs_with_one_empty_text_are_used_and_counted(tmp_path: Path) -> None:
 
 
 def test_ids_are_the_column_or_row_numbers(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "a.csv", "id,guid,text,label", "i0,g0,x,1", "broken", "i2,g2,,1", ",,x,0", "i4,g4,x,0")
+    path = write_lines(
+        tmp_path / "a.csv", "id,guid,text,label", "i0,g0,x,1", "broken", "i2,g2,,1", ",,x,0", "i4,g4,x,0"
+    )
     assert [example.id for example in read(make_task(), path)[0]] == ["i0", "3", "i4"]
     assert [example.id for example in read(make_task(id="guid"), path)[0]] == ["g0", "3", "g4"]
     path = write_lines(tmp_path / "b.csv", "text,label", "x,1", "broken", ",1", "x,0")

@@ -159,7 +159,7 @@ def test_stages_that_were_left_out_can_be_set(tmp_path: Path) -> None:
         ("extends=quickstart", "unknown key 'extends'"),
         ("stages.0.epochs", "--set: 'stages.0.epochs' sets nothing; expected KEY=VALUE, such as stages.0.epochs=1"),
         ("..=1", "--set: '..=1' is no dotted key; expected KEY=VALUE"),
-        ("name=@home", "--set name=@home: is not YAML: found character that cannot start any token; put it in quotes"),
+        ("name=@home", "--set name: is not YAML: found character that cannot start any token; put the value"),
         ("name=!!python/name:os.system x", "the tag !!python/name:os.system is not allowed"),
         ("name=\udcff", "holds half of a character pair"),
         ("stages=" + "[" * 5000, "is nested more than 50 deep"),

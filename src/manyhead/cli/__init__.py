@@ -1,1 +1,1 @@
-"""The command line: one module per verb, each a thin wrapper over a function that returns data. Only here is printed."""
+"""The command line: one module a verb, each a thin wrapper over a function that returns data. Only here is printed."""

@@ -34,6 +34,7 @@ SplitName = Literal["train", "dev", "test"]
 
 def evaluate(
     model: RunOrModel,
+    *,
     tasks: Annotated[
         list[str] | None, typer.Option("--task", metavar="T", help="Score this task only. Can be repeated.")
     ] = None,
@@ -79,20 +80,22 @@ def open_examples(stored: Stored, names: Sequence[str], split: SplitName, file: 
         if examples is not None:
             found[name] = examples
         elif names:
-            problems.append(Problem(f"task '{name}' has no {split} file", do=f"set tasks.{name}.files.{split}, or use --file"))
+            problems.append(
+                Problem(f"task '{name}' has no {split} file", do=f"set tasks.{name}.files.{split}, or use --file")
+            )
     if problems:
         raise DataError(problems)
     if not found:
         raise UsageError(f"no task has {split} data; expected files in the recipe; name one by --task T --file F")
     blind = [f"{name}: {found[name].table.path} has no targets" for name in found if not found[name].has_targets]
     if blind:
-        raise UsageError("\n".join(f"{line}; expected a column with them to score by; use manyhead predict" for line in blind))
+        raise UsageError(
+            "\n".join(f"{line}; expected a column with them to score by; use manyhead predict" for line in blind)
+        )
     return found
 
 
-def score_examples(
-    stored: Stored, examples: "Mapping[str, Examples]", *, note: Callable[[str], None]
-) -> "Evaluation":
+def score_examples(stored: Stored, examples: "Mapping[str, Examples]", *, note: Callable[[str], None]) -> "Evaluation":
     """Loads the model and scores it; ``note`` is told from time to time how far it is."""
     from manyhead.data.cache import load_examples
     from manyhead.evaluation.evaluate import evaluate as evaluate_tasks

@@ -26,7 +26,9 @@ class Guess:
 
 
 def init(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", show_default=False, help="Your tables, of one task or several.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", show_default=False, help="Your tables, of one task or several.")
+    ],
     out: Annotated[Path | None, typer.Option("--out", metavar="R", help="Write the recipe to this file.")] = None,
     name: Annotated[str | None, typer.Option("--name", metavar="N", help="Name of the recipe.")] = None,
     as_json: Json = False,

@@ -1,6 +1,7 @@
 """The command ``manyhead``: its verbs, and how errors end it."""
 
 import contextlib
+import io
 import os
 import sys
 from importlib import metadata
@@ -10,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from manyhead.cli import check, evaluate, init, predict, quickstart, recipes, report, train
+from manyhead.cli.options import examples
 from manyhead.errors import ManyheadError
 
 CLOSED_PIPE = 141
@@ -64,16 +66,23 @@ def options(
     """Options of the command itself."""
 
 
-for verb in (quickstart, init, train, check, evaluate, predict, report):
-    verb.add_to(app)
+for verb, lines in (
+    (quickstart.quickstart, quickstart.EXAMPLES),
+    (init.init, init.EXAMPLES),
+    (train.train, train.EXAMPLES),
+    (check.check, check.EXAMPLES),
+    (evaluate.evaluate, evaluate.EXAMPLES),
+    (predict.predict, predict.EXAMPLES),
+    (report.report, report.EXAMPLES),
+):
+    app.command(epilog=examples(*lines), no_args_is_help=verb is not quickstart.quickstart)(verb)
 app.add_typer(recipes.app)
 
 
 def main() -> None:
     """The console command."""
     for stream in (sys.stdout, sys.stderr):
-        # Not every stream can be told: one may be replaced by whoever calls.
-        with contextlib.suppress(AttributeError):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     app()
 

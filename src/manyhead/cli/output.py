@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -52,7 +52,7 @@ class Output:
 
 
 @contextmanager
-def speaking(*, as_json: bool, quiet: bool) -> Iterator[Output]:
+def speaking(*, as_json: bool, quiet: bool) -> Generator[Output]:
     """An `Output`, while log lines go to stderr and, with ``as_json``, whatever else is printed too."""
     logger, handler = logging.getLogger("manyhead"), _ToStderr()
     handler.setLevel(logging.ERROR if quiet else logging.INFO)
@@ -68,7 +68,7 @@ def speaking(*, as_json: bool, quiet: bool) -> Iterator[Output]:
 
 
 @contextmanager
-def written(stream: TextIO) -> Iterator[None]:
+def written(stream: TextIO) -> Generator[None]:
     """Flushes ``stream`` after the block. Raises `WriteError` where it takes no more; a closed pipe stays one."""
     try:
         yield

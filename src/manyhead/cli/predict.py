@@ -54,9 +54,11 @@ class Account:
 
 def predict(
     model: RunOrModel,
+    *,
     task: Annotated[str, typer.Option("--task", metavar="T", show_default=False, help="The task to predict.")],
     source: Annotated[
-        str, typer.Option("--input", metavar="F", help="A table of any format; - is stdin: CSV with a header, or JSONL.")
+        str,
+        typer.Option("--input", metavar="F", help="A table of any format; - is stdin: CSV with a header, or JSONL."),
     ] = "-",
     target: Annotated[
         Path | None, typer.Option("--output", metavar="F", help="File to write, or replace; stdout if left out.")
@@ -118,7 +120,8 @@ def predicted(model: "Model", name: str, task: "Task", rows: "Input") -> "Iterat
     places = rows.places(task.text)
     each = iter(rows.rows)
     while chunk := list(islice(each, CHUNK_ROWS)):
-        problems, texts = [], []
+        problems: list[str | None] = []
+        texts: list[tuple[str, ...]] = []
         for row in chunk:
             found = _texts(row, places)
             problems.append(found if isinstance(found, str) else None)

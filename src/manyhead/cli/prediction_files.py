@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +122,9 @@ class Cs224nWriter:
         """Keeps the chunk. Raises `UsageError` for a row that has no prediction: a submission has no gaps."""
         for row, problem in zip(chunk.rows, chunk.problems, strict=True):
             if problem is not None:
-                raise UsageError(f"line {row.line}: {problem}; expected a text in every row for --format cs224n; mend it")
+                raise UsageError(
+                    f"line {row.line}: {problem}; expected a text in every row for --format cs224n; mend it"
+                )
             self._ids.append(_text(row.cells[self._id]))
         self._found.append(chunk.predictions)
 
@@ -137,7 +139,7 @@ WRITERS = {"csv": CsvWriter, "jsonl": JsonlWriter, "cs224n": Cs224nWriter}
 
 
 @contextmanager
-def opened(path: Path | None) -> Iterator[IO[str]]:
+def opened(path: Path | None) -> Generator[IO[str]]:
     """The file to write: stdout for None; a file is replaced by one rename when the block ends well.
 
     Pipes and devices are written to as they are. Raises `WriteError` where it cannot be written.

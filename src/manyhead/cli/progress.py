@@ -3,12 +3,12 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -118,7 +118,9 @@ class Progress(Observer):
         epochs = stage.total_steps / stage.epoch_steps
         expected = {task: epochs * examples for task, examples in stage.epoch_examples.items()}
         done = stage.first_step / stage.total_steps
-        tasks = {task: TaskState(expected[task], done * expected[task], best=self._best.get(task)) for task in stage.tasks}
+        tasks = {
+            task: TaskState(expected[task], done * expected[task], best=self._best.get(task)) for task in stage.tasks
+        }
         every = self.recipe.stages[number].evaluate_every_steps or stage.epoch_steps
         self.stage = StageState(stage, number + 1, every, tasks, step=stage.first_step)
         counts = ", ".join(f"{task} {examples:,}" for task, examples in stage.epoch_examples.items())
@@ -229,7 +231,9 @@ class Screen(Progress):
         stage = self.stage
         if stage is None:
             return Group(Text(f"{self.recipe.name}: reading encoder and data  {self._clock()}"))
-        head = Text(f"{self.recipe.name}  stage {stage.info.name} ({stage.number} of {len(self.recipe.stages)})", "bold")
+        head = Text(
+            f"{self.recipe.name}  stage {stage.info.name} ({stage.number} of {len(self.recipe.stages)})", "bold"
+        )
         place = Text(f"{self._place(stage)}  elapsed {self._clock()}")
         parts = [Text(), head, place, self._bar(stage), Text(), self._tasks(stage)]
         if self.scored is not None:
@@ -246,7 +250,7 @@ class Screen(Progress):
         )
         return grid
 
-    def _tasks(self, stage: StageState) -> "Table":
+    def _tasks(self, stage: StageState) -> RenderableType:
         rows: list[tuple[str, ...]] = []
         for name, state in stage.tasks.items():
             left = None if stage.seconds_left is None else (0.0 if state.share >= 1 else stage.seconds_left)
@@ -267,7 +271,7 @@ class Screen(Progress):
 
 
 @contextmanager
-def progress_of(recipe: Recipe, *, quiet: bool) -> Iterator[Observer]:
+def progress_of(recipe: Recipe, *, quiet: bool) -> Generator[Observer]:
     """Who watches a run: a `Screen` where stderr is a terminal, `Lines` where it is not, nobody with ``quiet``."""
     if quiet:
         yield Observer()

@@ -62,7 +62,9 @@ class Input:
                 what = f"no column '{name}'" if not found else f"{found} columns '{name}'"
                 there = ", ".join(repr(column) for column in self.columns)
                 expected = f"one of each text column; there are: {there}"
-                problems.append(str(Problem(what, self.name, expected=expected, do=None if found else meant(name, self.columns))))
+                problems.append(
+                    str(Problem(what, self.name, expected=expected, do=None if found else meant(name, self.columns)))
+                )
         if problems:
             raise UsageError("\n".join(problems))
         return [self.columns.index(name) for name in names]
@@ -137,7 +139,7 @@ def _records(records: Records, delimiter: str, width: int) -> Iterator[InputRow]
             yield InputRow(line, tuple(cells))
         else:
             parts = records.text.rstrip("\r\n").split(delimiter)
-            yield InputRow(line, tuple([*parts[:width], *[""] * (width - len(parts))]), cells)
+            yield InputRow(line, (*parts[:width], *[""] * (width - len(parts))), cells)
 
 
 def _objects(source: Input, lines: Iterable[Line]) -> Iterator[InputRow]:

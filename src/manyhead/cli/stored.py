@@ -92,8 +92,8 @@ def _check_plugins(path: Path, allowed: Sequence[str]) -> None:
         recipe: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    wanted = cast("dict[str, Any]", recipe).get("plugins") if isinstance(recipe, dict) else None
-    for name in wanted or []:
+    given = cast("dict[str, Any]", recipe).get("plugins") if isinstance(recipe, dict) else None
+    for name in cast("list[object]", given or []):
         if name not in allowed:
             raise UsageError(
                 f"{path}: the model needs the plugin {name}; its code only runs where you allow it; "
@@ -111,6 +111,10 @@ def _check_overrides(overrides: Sequence[str]) -> None:
         is_free = keys[0] in _FREE or (keys[0] == "tasks" and keys[2:3] and keys[2] in _FREE_IN_TASKS)
         if not is_free:
             expected = f"{', '.join(_FREE)}, or tasks.TASK. and {', '.join(_FREE_IN_TASKS)}"
-            problems.append(Problem("the model is trained: this key changes nothing any more", "--set", None, join_key(keys), expected))
+            problems.append(
+                Problem(
+                    "the model is trained: this key changes nothing any more", "--set", None, join_key(keys), expected
+                )
+            )
     if problems:
         raise RecipeError(problems)

@@ -18,6 +18,7 @@ EXAMPLES = (
 
 def train(
     recipe: RecipeName,
+    *,
     out: Out = None,
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Replaces the recipe's seed.")] = None,
     resume: Resume = False,
@@ -29,7 +30,14 @@ def train(
     """Train the model that a recipe describes."""
     from manyhead.recipe.load import load_recipe
 
-    options = {"out": out, "seed": seed, "data-dir": data_dir, "set": listed(overrides), "json": as_json, "quiet": quiet}
+    options = {
+        "out": out,
+        "seed": seed,
+        "data-dir": data_dir,
+        "set": listed(overrides),
+        "json": as_json,
+        "quiet": quiet,
+    }
     with speaking(as_json=as_json, quiet=quiet) as output:
         loaded = load_recipe(recipe, overrides=listed(overrides), data_dir=data_dir, seed=seed)
         command = command_line("train", recipe, **options)

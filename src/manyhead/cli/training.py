@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from manyhead.cli.output import Output, duration, score, table
 from manyhead.errors import StoppedError
@@ -19,7 +19,7 @@ def command_line(verb: str, *arguments: str, **options: object) -> list[str]:
     """The words of a command that was given ``options``: those that are None, False or empty are left out."""
     words = ["manyhead", verb, *arguments]
     for name, value in options.items():
-        for each in value if isinstance(value, list) else [value]:
+        for each in cast("list[object]", value) if isinstance(value, list) else [value]:
             if each is True:
                 words.append(f"--{name}")
             elif each is not None and each is not False:
@@ -60,7 +60,9 @@ def scores_shown(summary: Mapping[str, Any]) -> "list[RenderableType]":
         rows.append((task, metric, score(scores[metric]), score(guess), f"{scores['n']:,}"))
     rows += [("overall", "mean, correlations as (r+1)/2", score(dev["overall"]), "", "")]
     rows += [("overall_raw", "mean", score(dev["overall_raw"]), "", "")]
-    seconds = f"{summary['steps']:,} steps in {duration(summary['seconds'])}, best after {summary['best']['checkpoint']}"
+    seconds = (
+        f"{summary['steps']:,} steps in {duration(summary['seconds'])}, best after {summary['best']['checkpoint']}"
+    )
     return [table(("task", "metric", "dev", "majority baseline", "n"), rows, left=2), "", seconds]
 
 

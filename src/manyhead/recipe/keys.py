@@ -25,7 +25,7 @@ def split_assignment(text: str) -> tuple[Keys, str | None]:
     """
     match = _KEY.fullmatch(text)
     if match is None:
-        raise ValueError(f"'{text}' is no dotted key")
+        raise ValueError(f"{text[:80]!r} is no dotted key")
     segments = cast("list[str]", re.findall(_SEGMENT, match[1]))
     value = match[2]
     return tuple(_unquoted(segment) for segment in segments), None if value is None else value[1:]
@@ -35,7 +35,7 @@ def split_key(text: str) -> Keys:
     """The segments of a dotted key. Raises ValueError for one that cannot be read."""
     keys, value = split_assignment(text)
     if value is not None:
-        raise ValueError(f"'{text}' is no dotted key")
+        raise ValueError(f"{text[:80]!r} is no dotted key")
     return keys
 
 

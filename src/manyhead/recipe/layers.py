@@ -11,7 +11,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from manyhead.errors import Problem, RecipeError
-from manyhead.recipe.faults import Fault, suggestion
+from manyhead.recipe.faults import Fault, shown, suggestion
 from manyhead.recipe.keys import Keys, join_key, key_text, split_assignment, split_key
 from manyhead.recipe.names import shipped_paths
 from manyhead.recipe.overrides import Place, Tree
@@ -38,7 +38,7 @@ def find_recipe(source: str | Path, folder: Path) -> Path:
         raise RecipeError([Problem("is a folder", path, expected="a recipe file", do=do)])
     if _is_there(path):
         return path
-    problem = f"'{source}' is neither a file nor a shipped recipe"
+    problem = f"{shown(str(source))} is neither a file nor a shipped recipe"
     near = suggestion(source, shipped)
     raise RecipeError([Problem(problem, expected=f"a path or one of {', '.join(shipped)}", do=near)])
 
@@ -58,13 +58,12 @@ def set_all(tree: Tree, overrides: Overrides, problems: list[Problem]) -> None:
     """Set ``KEY=VALUE`` texts, or keys of a mapping, in the order given; add what is wrong to ``problems``."""
     for text in [overrides] if isinstance(overrides, str) else overrides:
         try:
-            given = (split_key(text), plain(overrides[text])) if isinstance(overrides, Mapping) else _assignment(text)
+            keys, value = _assignment(text, overrides)
         except ValueError as error:
             problems.append(Problem(str(error), "--set", expected="KEY=VALUE, such as stages.0.epochs=1"))
         except RecipeError as error:
-            problems += [Problem(each.problem, f"--set {text}", do="put it in quotes") for each in error.problems]
+            problems += error.problems
         else:
-            keys, value = given
             set_key(tree, keys, value, Place(f"--set {join_key(keys)}"), problems)
 
 
@@ -76,8 +75,9 @@ def set_key(tree: Tree, keys: Keys, value: object, place: Place, problems: list[
 
 
 def at_place(fault: Fault, place: Place) -> Problem:
-    """The problem of a fault whose place is known."""
-    return Problem(fault.problem, place.path, place.line, join_key(fault.keys) or None, fault.expected, fault.do)
+    """The problem of a fault whose place is known. What it quotes of the recipe is made to stay on one line."""
+    problem, expected, do = (text and _printable(text) for text in (fault.problem, fault.expected, fault.do))
+    return Problem(problem or "", place.path, place.line, join_key(fault.keys) or None, expected, do)
 
 
 def plain(value: object) -> Any:
@@ -92,6 +92,10 @@ def plain(value: object) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in cast("Sequence[object]", value)]
     return _text(str(value)) if isinstance(value, str | Path) else value
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _text(text: str) -> str:
@@ -109,11 +113,17 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def _assignment(text: str) -> tuple[Keys, object]:
+def _assignment(text: str, overrides: Overrides) -> tuple[Keys, object]:
+    if isinstance(overrides, Mapping):
+        return split_key(text), plain(overrides[text])
     keys, value = split_assignment(text)
     if value is None:
-        raise ValueError(f"'{text}' sets nothing")
-    return keys, parse_value(value)
+        raise ValueError(f"{shown(text)} sets nothing")
+    try:
+        return keys, parse_value(value)
+    except RecipeError as error:
+        place, do = f"--set {join_key(keys)}", "put the value in quotes"
+        raise RecipeError([Problem(each.problem, place, do=do) for each in error.problems]) from None
 
 
 def _read(path: Path, extending: tuple[Path, ...], problems: list[Problem]) -> Tree:
@@ -166,7 +176,7 @@ def _set(base: Tree, key: str, value: object, tree: Tree, problems: list[Problem
     try:
         keys = split_key(key)
     except ValueError as error:
-        problems.append(Problem(str(error), *tree.place(written), expected="such as stages.0.epochs"))
+        problems.append(Problem(str(error), *tree.place(written), expected="a dotted key, such as stages.0.epochs"))
         return
     fault = base.set(keys, value, {(): tree.place(written)} | places)
     if fault is not None:

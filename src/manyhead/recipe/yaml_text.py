@@ -14,7 +14,7 @@ from typing import Any, NoReturn, cast
 import yaml
 
 from manyhead.errors import Problem, RecipeError
-from manyhead.recipe.keys import Keys, key_text
+from manyhead.recipe.keys import Keys, join_key, key_text
 
 MAX_BYTES = 1 << 20
 """Largest recipe file."""
@@ -134,7 +134,7 @@ class _Reader:
             return read(str(node.value))
         except ValueError:
             name = tag.removeprefix(_TAG)
-            self._refuse(node, f"'{str(node.value)[:40]}' cannot be read as {name}", "leave the tag out")
+            self._refuse(node, f"{str(node.value)[:40]!r} cannot be read as {name}", "leave the tag out")
 
     def _mapping(self, node: yaml.MappingNode, keys: Keys, parents: tuple[yaml.Node, ...]) -> dict[Any, object]:
         mapping: dict[Any, object] = {}
@@ -147,10 +147,9 @@ class _Reader:
             below = (*keys, key_text(key))
             if key in mapping:
                 first = self.lines[next((*keys, key_text(known)) for known in mapping if known == key)]
-                problem = f"the key {key_text(key)} is there already, on line {first}"
-                self.problems.append(
-                    Problem(problem, self.path, _line(key_node), ".".join(below), do="remove one of the two")
-                )
+                problem = f"the key {join_key(below[-1:])} is there already, on line {first}"
+                place = (self.path, _line(key_node), join_key(below))
+                self.problems.append(Problem(problem, *place, do="remove one of the two"))
                 continue
             self.lines.setdefault(below, _line(key_node))
             mapping[key] = self.read(value_node, below, parents)

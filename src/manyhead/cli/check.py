@@ -1,0 +1,198 @@
+"""``manyhead check``: everything wrong with a recipe and its data, and what training would cost. Trains nothing."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from manyhead.cli.options import DataDir, Json, Overrides, Quiet, RecipeName, listed
+from manyhead.cli.output import duration, speaking, table
+from manyhead.errors import DataError, ManyheadError, Problem, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from manyhead.build import Parts
+    from manyhead.cli.cost import Cost
+    from manyhead.data.check import DataReport, SplitReport
+    from manyhead.data.examples import Resolve
+    from manyhead.recipe.load import LoadedRecipe
+    from manyhead.recipe.schema import Recipe
+
+EXAMPLES = (
+    "manyhead check my.yaml",
+    "manyhead check cs224n-cpu --data-dir data/cs224n",
+    "manyhead check my.yaml --set stages.0.batch_size=64 --json",
+)
+
+_GIGABYTE = 1e9
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found. ``truncated`` is the share of rows that are cut, by TASK.SPLIT; it and ``cost`` need an encoder.
+
+    ``failure`` is what is wrong beside the data: the encoder is missing, or a head does not fit it.
+    """
+
+    data: "DataReport"
+    truncated: dict[str, float]
+    cost: "Cost | None"
+    failure: ManyheadError | None
+
+    @property
+    def errors(self) -> list[str]:
+        """Everything wrong, a line each."""
+        return [*map(str, self.data.errors), *(str(self.failure).splitlines() if self.failure else [])]
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with."""
+        return DataError.exit_code if self.data.errors else self.failure.exit_code if self.failure else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of ``--json``."""
+        data = self.data.as_json()
+        for split in data["splits"]:
+            split["truncated"] = self.truncated.get(f"{split['task']}.{split['split']}")
+        cost = None if self.cost is None else {**asdict(self.cost), "seconds": self.cost.seconds}
+        return {"ok": not self.errors, "errors": self.errors, "warnings": data["warnings"], "data": data, "cost": cost}
+
+
+def check(
+    recipe: RecipeName,
+    *,
+    data_dir: DataDir = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say everything that is wrong with a recipe and its data.
+
+    Reads every row of every file, and estimates what training would cost. Trains nothing.
+    """
+    from manyhead.recipe.load import load_recipe
+
+    with speaking(as_json=as_json, quiet=quiet) as output:
+        found = check_recipe(load_recipe(recipe, overrides=listed(overrides), data_dir=data_dir), note=output.note)
+        if as_json:
+            output.document(found.as_json())
+        elif not quiet:
+            output.show(*_shown(found))
+        output.note(*(f"warning: {warning}" for warning in found.data.warnings))
+        output.error(*found.errors)
+        if found.errors:
+            raise typer.Exit(found.exit_code)
+        output.note("nothing is wrong" if not found.data.warnings else "nothing keeps this recipe from being trained")
+
+
+def check_recipe(loaded: "LoadedRecipe", *, note: Callable[[str], None]) -> Checked:
+    """Checks the data and the encoder of a recipe; where both are there, counts cut rows and estimates the cost."""
+    from manyhead.data.check import check_data
+
+    resolve = _resolver(loaded.recipe)
+    report = check_data(loaded.recipe, place=loaded.place, resolve=resolve)
+    try:
+        recipe = _with_encoder(loaded)
+        if report.errors:
+            return Checked(report, {}, None, None)
+        from manyhead.build import read_parts
+        from manyhead.cli.cost import estimate
+        from manyhead.training.observer import Observer
+
+        note("reading the encoder and counting tokens ...")
+        parts = read_parts(recipe, loaded, Observer())
+        return Checked(report, _truncated(parts, report, resolve), estimate(parts), None)
+    except ManyheadError as error:
+        return Checked(report, {}, None, error)
+
+
+def _with_encoder(loaded: "LoadedRecipe") -> "Recipe":
+    """The recipe with its encoder's folder in full. Raises `UsageError` where there is no encoder."""
+    from manyhead.encoder.source import locate_encoder
+
+    encoder = loaded.recipe.encoder
+    base = None if loaded.path is None else loaded.path.parent
+    source = locate_encoder(encoder.checkpoint, encoder.revision, base=base)
+    if source.kind == "embedded" or source.revision is not None:
+        return loaded.recipe
+    return loaded.recipe.with_changes(encoder=encoder.model_copy(update={"checkpoint": str(source.folder)}))
+
+
+def _resolver(recipe: "Recipe") -> "Resolve":
+    """Finds files; what cannot be fetched is one more thing wrong with the data."""
+    from manyhead.data.cache import default_cache_dir
+    from manyhead.data.examples import resolver
+    from manyhead.data.fetch import fetch
+
+    resolve = resolver(Path(recipe.data_dir), partial(fetch, cache_dir=default_cache_dir() / "hub"))
+
+    def find(reference: str) -> Path:
+        try:
+            return resolve(reference)
+        except UsageError as error:
+            raise DataError([Problem(str(error))]) from error
+
+    return find
+
+
+def _truncated(parts: "Parts", report: "DataReport", resolve: "Resolve") -> dict[str, float]:
+    from manyhead.data.cache import load_task_data
+
+    shares: dict[str, float] = {}
+    for each in report.splits:
+        data = parts.data.get((each.task, each.split)) or load_task_data(
+            each.task, each.split, parts.recipe, parts.tokenizer, resolve=resolve
+        )
+        if data.n_examples:
+            shares[f"{each.task}.{each.split}"] = float(data.tokens.truncated.mean())
+    return shares
+
+
+def _shown(found: Checked) -> "list[RenderableType]":
+    leaks: dict[str, int] = {}
+    for leak in found.data.leaks:
+        if leak.what == "example":
+            leaks[leak.into] = max(leaks.get(leak.into, 0), leak.rows)
+    rows: list[tuple[object, ...]] = []
+    for split in found.data.splits:
+        name = f"{split.task}.{split.split}"
+        cut = found.truncated.get(name)
+        counts = (split.rows, split.used, split.rejected, split.duplicates, leaks.get(name, 0))
+        rows.append((name, *(f"{count:,}" for count in counts), "-" if cut is None else f"{cut:.1%}"))
+    columns = ("data", "rows", "used", "rejected", "repeated", "leaked", "cut")
+    balance = table(("data", "targets"), [(f"{s.task}.{s.split}", _targets(s)) for s in found.data.splits], left=2)
+    return [table(columns, rows), "", balance, *(_cost_shown(found.cost) if found.cost else [])]
+
+
+def _targets(split: "SplitReport") -> str:
+    if split.classes is not None:
+        total = max(1, sum(split.classes.values()))
+        return ", ".join(f"{name} {count / total:.0%}" for name, count in split.classes.items())
+    if split.scores is not None:
+        low, _, middle, _, high = split.scores.quantiles.values()
+        return f"{low:g} to {high:g}, half of them below {middle:g}"
+    return "none"
+
+
+def _cost_shown(cost: "Cost") -> "list[RenderableType]":
+    rows: list[tuple[object, ...]] = []
+    for stage in cost.stages:
+        for task, tokens in stage.epoch_tokens.items():
+            steps = (
+                (f"{stage.steps:,}", f"{stage.epoch_steps:,}") if not rows or rows[-1][0] != stage.name else ("", "")
+            )
+            rows.append((stage.name, task, *steps, f"{stage.epoch_examples[task]:,}", f"{tokens:,}"))
+    columns = ("stage", "task", "steps", "steps/epoch", "examples/epoch", "tokens/epoch")
+    return [
+        "",
+        table(columns, rows, left=2),
+        "",
+        f"encoder and heads: {cost.parameters / 1e6:.1f} million weights",
+        f"disk:              up to {cost.disk_bytes / _GIGABYTE:.1f} GB for checkpoints and the model",
+        f"time:              very roughly {duration(cost.seconds)} on {cost.device} in {cost.precision}, from a "
+        "measured forward pass",
+    ]
