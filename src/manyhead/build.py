@@ -26,9 +26,9 @@ from manyhead.encoder.tokenizer import check_vocabulary, load_tokenizer
 from manyhead.errors import CheckpointError, DivergedError, UsageError
 from manyhead.evaluation.evaluate import Evaluation, evaluate
 from manyhead.evaluation.metrics import majority_baseline, task_scores
+from manyhead.evaluation.predictions import write_predictions
 from manyhead.files import read_json, write_json, writing
 from manyhead.inference.model_folder import read_model, save_encoder_files, write_model
-from manyhead.inference.writing import write_predictions
 from manyhead.model import MultiTaskModel, build_model, build_objective
 from manyhead.objectives.base import Objective
 from manyhead.optimizers import GroupOptions

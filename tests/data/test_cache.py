@@ -7,15 +7,17 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
 from data_makers import content, load_in_process, make_recipe, make_task, make_tokenizer, write_jsonl, write_lines
-from manyhead.data.cache import default_cache_dir, load_task_data
+
+from manyhead.data.cache import default_cache_dir, load_examples, load_task_data
+from manyhead.data.examples import Example, Examples
+from manyhead.data.read import read_table
 from manyhead.data.task_data import StringColumn, TaskData
 from manyhead.data.tokens import tokenize_texts
 from manyhead.errors import DataError, UsageError
@@ -117,7 +119,8 @@ def test_whatever_changes_the_content_is_another_cache(folder: Path) -> None:
 
 def test_what_changes_nothing_is_the_same_cache(folder: Path) -> None:
     first = load(folder)
-    for change in ({"max_rejected": 0.5}, {"seed": 99}, {"loss": "bce"}, {"limit": {"dev": 1}}):
+    changes: list[dict[str, Any]] = [{"max_rejected": 0.5}, {"seed": 99}, {"loss": "bce"}, {"limit": {"dev": 1}}]
+    for change in changes:
         load(folder, **change)
     tokenizer = make_tokenizer()
     tokenizer.no_padding()
@@ -228,6 +231,21 @@ def test_an_unusable_split_leaves_nothing_behind(folder: Path) -> None:
         load(folder, "dev")
 
 
+class Growing(Examples):
+    """Examples of a file that someone writes to as soon as it is read."""
+
+    def __iter__(self) -> Iterator[Example]:
+        write_lines(self.table.path, "text,label", *ROWS, "late,1")
+        return super().__iter__()
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(folder: Path) -> None:
+    examples = Growing("t", make_task(), "train", read_table(folder / "train.csv"), seed=1)
+    with pytest.raises(DataError, match="changed while it was read"):
+        load_examples(examples, make_tokenizer(), max_tokens=16, cache_dir=folder / "cache")
+    assert caches(folder) == []
+
+
 def test_where_nothing_can_be_written_tokens_live_for_now(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder / "file").write_bytes(b"")
     recipe = make_recipe(folder, {"t": make_task()})
@@ -238,21 +256,22 @@ def test_where_nothing_can_be_written_tokens_live_for_now(folder: Path, caplog: 
     assert "cannot write the token cache in" in record.getMessage()
 
 
-def test_a_full_disk_is_a_write_error_and_leaves_nothing(folder: Path) -> None:
-    write_lines(folder / "train.csv", "text,label", *(f"good film {i},{i % 2}" for i in range(3000)))
+@pytest.mark.parametrize(("rows", "limit_bytes"), [(3000, 5000), (3, 20)])
+def test_a_full_disk_is_a_write_error_and_leaves_nothing(folder: Path, rows: int, limit_bytes: int) -> None:
+    write_lines(folder / "train.csv", "text,label", *(f"good film {i},{i % 2}" for i in range(rows)))
     program = """
 import resource, sys
 from pathlib import Path
 from data_makers import load_in_process
 from manyhead.errors import WriteError
-resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
 try:
     load_in_process(Path(sys.argv[1]), Path(sys.argv[2]))
 except WriteError as error:
     print(error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", program, folder, folder / "cache"],
+        [sys.executable, "-c", program, folder, folder / "cache", str(limit_bytes)],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True,
         text=True,

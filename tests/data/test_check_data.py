@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from data_makers import make_recipe, make_task, write_jsonl, write_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_makers import make_recipe, make_task, write_jsonl, write_lines
 from manyhead.data.check import DataReport, Leak, check_data
 from manyhead.errors import DataError, UsageError
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from data_makers import make_task, write_jsonl, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_makers import make_task, write_jsonl, write_lines
 from manyhead.data.examples import Example, Examples, findings, read_examples, reference_of, resolver
 from manyhead.errors import DataError
 from manyhead.recipe.schema import Split, Task

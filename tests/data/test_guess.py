@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import given, settings
+from data_makers import write_jsonl, write_lines
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from data_makers import write_jsonl, write_lines
 from manyhead.data.check import check_data
 from manyhead.data.guess import guess_recipe
 from manyhead.errors import UsageError
@@ -112,7 +112,7 @@ def test_json_lines_of_any_naming(tmp_path: Path) -> None:
 def test_parquet_and_truth_values(tmp_path: Path) -> None:
     table = pa.table({"review": SENTENCES, "is_toxic": [i % 2 == 0 for i in range(40)]})
     pq.write_table(table, tmp_path / "train.parquet")
-    task = guess(tmp_path / "train.parquet").tasks[next(iter(guess(tmp_path / "train.parquet").tasks))]
+    (task,) = guess(tmp_path / "train.parquet").tasks.values()
     assert (task.text, task.target, task.label_names) == (["review"], "is_toxic", ["False", "True"])
 
 
@@ -126,11 +126,11 @@ def test_parquet_and_truth_values(tmp_path: Path) -> None:
         max_size=4,
     ),
 )
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_any_names_and_labels_give_valid_recipes(
     tmp_path_factory: pytest.TempPathFactory, column: str, labels: set[str]
 ) -> None:
-    assert column not in ("text", "label")
+    assume(len({float(label) if label.isdecimal() else label for label in labels}) > 1)
     rows = [{column: text, "label": sorted(labels)[i % len(labels)]} for i, text in enumerate(SENTENCES)]
     recipe = guess(write_jsonl(tmp_path_factory.mktemp("guess") / "train.jsonl", rows))
     (task,) = recipe.tasks.values()

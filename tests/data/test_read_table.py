@@ -6,15 +6,16 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from data_makers import write_jsonl, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import ipc
 
-from data_makers import write_jsonl, write_lines
 from manyhead.data.delimited import Layout, Records
 from manyhead.data.read import read_table
 from manyhead.data.table import Cell, Nested, Table
@@ -28,7 +29,9 @@ def cells_of(table: Table) -> list[tuple[Cell, ...]]:
     return [cells for _, cells in table]
 
 
-def write_csv(path: Path, rows: Sequence[Sequence[str]], delimiter: str, quoting: "csv._QuotingType") -> Path:
+def write_csv(
+    path: Path, rows: Sequence[Sequence[str]], delimiter: str, quoting: Literal[0, 1] = csv.QUOTE_MINIMAL
+) -> Path:
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, delimiter=delimiter, quoting=quoting, lineterminator="\r\n").writerows(rows)
     return path
@@ -80,7 +83,7 @@ def test_unquoted_files_keep_all_rows_and_words(tmp_path: Path) -> None:
 
 def test_csv_quoting_is_found_between_tabs(tmp_path: Path) -> None:
     rows = [("text", "label"), ('he said "no"', "1"), ("plain", "0"), ("two\nlines", "1"), ("a\ttab", "0")]
-    table = read_table(write_csv(tmp_path / "a.csv", rows, "\t", csv.QUOTE_MINIMAL))
+    table = read_table(write_csv(tmp_path / "a.csv", rows, "\t"))
     assert cells_of(table) == rows[1:]
     assert [line for line, _ in table] == [2, 3, 4, 6]
     assert table.note == "tab-separated, CSV quoting"
@@ -89,7 +92,7 @@ def test_csv_quoting_is_found_between_tabs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("delimiter", ["\t", ",", ";"])
 def test_separators_are_found_whatever_the_texts_hold(tmp_path: Path, delimiter: str) -> None:
     rows = [("text", "other", "label"), *[("one, two; three", "a, b, c", str(i)) for i in range(5)]]
-    table = read_table(write_csv(tmp_path / "a.txt", rows, delimiter, csv.QUOTE_MINIMAL))
+    table = read_table(write_csv(tmp_path / "a.txt", rows, delimiter))
     assert cells_of(table) == rows[1:]
 
 
@@ -160,7 +163,7 @@ def test_a_lone_cr_is_part_of_a_cell(tmp_path: Path) -> None:
 def test_nul_characters_and_huge_cells(tmp_path: Path) -> None:
     huge = "word " * 300_000
     rows = [("text", "label"), ("a\0b", "1"), (huge, "0"), (f'"{huge}', "1")]
-    assert cells_of(read_table(write_csv(tmp_path / "a.csv", rows, ",", csv.QUOTE_MINIMAL))) == rows[1:]
+    assert cells_of(read_table(write_csv(tmp_path / "a.csv", rows, ","))) == rows[1:]
 
 
 def test_lone_surrogates_are_replaced_and_counted(tmp_path: Path) -> None:
@@ -221,15 +224,16 @@ def test_columnar_files(tmp_path: Path, kind: str) -> None:
     )
     read = read_table(write_columnar(tmp_path / "data", table, kind))
     assert read.columns == tuple(table.column_names)
-    assert list(read)[0] == (1, ("x", 1, 0.5, True, "[1]", "p", "café"))
-    assert list(read)[1] == (2, (None, 2, None, False, None, "q", "\ufffd"))
+    first, second, *_ = read
+    assert first == (1, ("x", 1, 0.5, True, "[1]", "p", "café"))
+    assert second == (2, (None, 2, None, False, None, "q", "\ufffd"))
     assert list(read.select(["cat", "a.b"]))[2:] == [(3, ("p", "z")), (4, (None, "w"))]
     assert isinstance(cells_of(read)[3][4], Nested)
 
 
 def test_many_columnar_rows_keep_their_numbers(tmp_path: Path) -> None:
     path = write_columnar(tmp_path / "a.parquet", pa.table({"n": range(10_000)}), "parquet")
-    assert all(line == cell + 1 for line, (cell,) in read_table(path))
+    assert list(read_table(path)) == [(i + 1, (i,)) for i in range(10_000)]
 
 
 PROBLEMS = [

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from data_makers import WORDS, make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from data_makers import WORDS, make_tokenizer
 from manyhead.data.tokens import BATCH_EXAMPLES, TokenStore, tokenize_texts
 
 TOKENIZER = make_tokenizer()
@@ -21,7 +21,7 @@ MAX_TOKENS = 12
 
 
 def hugging_face(texts: list[tuple[str, ...]], max_tokens: int) -> Any:
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer: Any = PreTrainedTokenizerFast(
         tokenizer_object=TOKENIZER, unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]"
     )
     columns = [list(column) for column in zip(*texts, strict=True)]

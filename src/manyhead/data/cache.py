@@ -32,7 +32,7 @@ from manyhead.data.examples import Examples, Resolve, findings, read_examples, r
 from manyhead.data.table import Reject, Rejects
 from manyhead.data.task_data import StringColumn, Tally, TaskData
 from manyhead.data.tokens import ExampleTokenizer, TokenStore, in_batches, plain_copy
-from manyhead.errors import DataError, UsageError
+from manyhead.errors import DataError, Problem, UsageError
 from manyhead.files import sha256_of, sync_folder, write_json, writing
 from manyhead.recipe.schema import DevFromTrain, Recipe, Split
 
@@ -76,6 +76,7 @@ def load_examples(
     """As `load_task_data`, for examples of any file."""
     root = cache_dir or default_cache_dir()
     plain = plain_copy(tokenizer)
+    state = _state(examples.table.path)
     data_hash = sha256_of(examples.table.path)
     key = _key(examples, plain, max_tokens, data_hash)
     folder = root / key if (root / key).is_dir() else _writable(root) / key
@@ -86,7 +87,7 @@ def load_examples(
         if folder.is_dir():
             _log.warning("the token cache %s is damaged (%s) and is built again", folder, error)
         tokenize = ExampleTokenizer(plain, max_tokens=max_tokens, siamese=examples.task.sequences_per_example == 2)
-        return _build(examples, tokenize, folder, data_hash)
+        return _build(examples, tokenize, folder, data_hash, state)
     return _map(folder, meta, examples, data_hash)
 
 
@@ -181,14 +182,27 @@ def _mapped(path: Path, dtype: str) -> NDArray[Any]:
     return empty
 
 
-def _build(examples: Examples, tokenize: ExampleTokenizer, folder: Path, data_hash: str) -> TaskData:
-    """Writes a cache beside its place, opens it, and moves it there."""
+def _state(path: Path) -> tuple[int, int]:
+    """What changes when a file is written to."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _build(
+    examples: Examples, tokenize: ExampleTokenizer, folder: Path, data_hash: str, state: tuple[int, int]
+) -> TaskData:
+    """Writes a cache beside its place, opens it, and moves it there.
+
+    Raises `DataError` for a file that is no longer as it was when it was hashed, in ``state``.
+    """
     with _written_to(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder.parent)
         temporary = _temporary(folder.parent)
     try:
         meta = _write(examples, tokenize, temporary)
+        if _state(examples.table.path) != state:
+            raise DataError([Problem("the file changed while it was read", examples.table.path, do="run again")])
         data = _map(temporary, meta, examples, data_hash)
         with _written_to(folder.parent):
             _publish(temporary, folder)
@@ -270,7 +284,8 @@ class _Columns:
 
     def __exit__(self, *error: object) -> None:
         for column in self._columns.values():
-            column.file.close()
+            with suppress(OSError):  # closing writes what `finish` has not: it failed there, or is thrown away
+                column.file.close()
 
     def append(self, rows: dict[str, NDArray[Any]]) -> None:
         """Appends to each column; the first values of one set its type."""

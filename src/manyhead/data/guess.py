@@ -165,7 +165,10 @@ def _words(text: str) -> list[str]:
 
 
 def _split_of(words: list[str]) -> Split:
-    return next((split for split in SPLITS if not set(words).isdisjoint(_SPLIT_WORDS[split])), SPLITS[0])
+    for split, names in _SPLIT_WORDS.items():
+        if not set(names).isdisjoint(words):
+            return split
+    return "train"
 
 
 def _task(group: _Group, folder: Path) -> str:
@@ -182,9 +185,9 @@ def _task(group: _Group, folder: Path) -> str:
     texts, reason = _texts(candidates)
     others = [column.name for column in candidates if column not in texts]
     if others:
-        reason += f"; not used: {', '.join(others)}"
+        reason += f"; not used: {_quoted(*others)}"
     lines = [
-        f"# {table.path.name}: {table.note}",
+        f"# {_quoted(table.path.name)}: {table.note}",
         *_target_lines(target.name, files),
         f"text: [{', '.join(_scalar(text.name) for text in texts)}]  # {reason}",
         *(["pairing: concat  # both in one sequence; siamese: each by itself"] if len(texts) == 2 else []),
@@ -193,7 +196,7 @@ def _task(group: _Group, folder: Path) -> str:
         *_file_lines(files, group, folder),
         "head: {kind: hidden}",
     ]
-    return f"  {_scalar(group.name)}:\n" + "".join(f"    {_one_line(line)}\n" for line in lines)
+    return f"  {_scalar(group.name)}:\n" + "".join(f"    {line}\n" for line in lines)
 
 
 def _columns(table: Table) -> list[_Column]:
@@ -243,22 +246,22 @@ def _target_lines(name: str, files: dict[Split, Path]) -> list[str]:
     counts = _values(files["train"], name)
     numbers = [number for value in counts if (number := _as_number(value)) is not None]
     target = f"target: {_scalar(name)}"
-    if len(counts) < 2:
+    if len({*numbers, *(value for value in counts if _as_number(value) is None)}) < 2:
         raise UsageError(f"{files['train']}: the column '{name}' has the same value in all rows: nothing to learn")
     if len(numbers) < len(counts):
         if len(counts) > _MOST_CLASSES:
             raise UsageError(f"{files['train']}: the column '{name}' has {len(counts)} values: too many for classes")
         labels = ", ".join(_scalar(value) for value in sorted(counts))
-        return [f"kind: classification  # '{name}' holds {len(counts)} words", target, f"labels: [{labels}]"]
+        return [f"kind: classification  # {_quoted(name)} holds {len(counts)} words", target, f"labels: [{labels}]"]
     if all(number.is_integer() for number in numbers) and len(set(numbers)) <= _MOST_NUMBER_CLASSES:
         whole = sorted({int(number) for number in numbers})
         labels = ", ".join(f'{number}: "{number}"' for number in whole)
-        why = f"'{name}' holds {len(whole)} whole numbers; if they are a score, write regression and a range"
+        why = f"{_quoted(name)} holds {len(whole)} whole numbers; if they are a score, write regression and a range"
         return [f"kind: classification  # {why}", target, f"labels: {{{labels}}}  # give each a name"]
     for path in (path for split, path in files.items() if split != "train"):
         numbers += [number for value in _values(path, name) if (number := _as_number(value)) is not None]
     low, high = _rounded_range(min(numbers), max(numbers))
-    why = f"'{name}' holds many different numbers, from {min(numbers):g} to {max(numbers):g}"
+    why = f"{_quoted(name)} holds many different numbers, from {min(numbers):g} to {max(numbers):g}"
     return [f"kind: regression  # {why}", target, f"range: [{low:g}, {high:g}]  # lowest and highest possible score"]
 
 
@@ -312,9 +315,9 @@ def _as_number(text: str) -> float | None:
     return number if math.isfinite(number) and "_" not in text else None
 
 
-def _one_line(text: str) -> str:
-    """Names in comments may hold anything: line breaks must not end them."""
-    return "".join(char if char.isprintable() else " " for char in text)
+def _quoted(*names: str) -> str:
+    """Names for a comment, in which line breaks and the like must not stand."""
+    return ", ".join(f"'{''.join(char if char.isprintable() else ' ' for char in name)}'" for name in names)
 
 
 def _scalar(text: str) -> str:

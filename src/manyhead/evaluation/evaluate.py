@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from manyhead.data.cache import TaskData
+from manyhead.data.task_data import TaskData
 from manyhead.evaluation.metrics import overall, task_scores
 from manyhead.inference.outputs import TaskPredictions, predict_store
 from manyhead.model import MultiTaskModel

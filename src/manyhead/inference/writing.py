@@ -1,14 +1,11 @@
 """Predictions as columns of text: what a table of predictions holds, and the course's submission files."""
 
-import csv
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from manyhead.data.cache import TaskData
 from manyhead.inference.outputs import TaskPredictions
 from manyhead.recipe.schema import Cell, Task
 
@@ -31,30 +28,13 @@ def prediction_cells(task: Task, predictions: TaskPredictions, truncated: NDArra
     """For each example the cells of `prediction_columns`: the value its target column would hold comes first."""
     if predictions.probabilities is None:
         for score, cut in zip(predictions.values.tolist(), truncated.tolist(), strict=True):
-            yield [_short(score), int(cut)]
+            yield [shortest(score), int(cut)]
         return
     cells, names = task.label_cells, task.label_names
     for best, row, cut in zip(
         predictions.values.tolist(), predictions.probabilities.tolist(), truncated.tolist(), strict=True
     ):
-        yield [cells[best], names[best], *(_short(value) for value in row), int(cut)]
-
-
-def write_predictions(path: Path, task: Task, data: TaskData, predictions: TaskPredictions) -> None:
-    """Writes id, target and predictions of a split as CSV."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", "target", *prediction_columns(task)])
-        for row, cells in enumerate(prediction_cells(task, predictions, data.tokens.truncated)):
-            writer.writerow([data.ids[row], target_cell(task, data, row), *cells])
-
-
-def target_cell(task: Task, data: TaskData, row: int) -> Cell:
-    """The target of a row as a cell; empty where the split has none."""
-    if data.targets is None:
-        return ""
-    value = data.targets[row].item()
-    return _short(value) if task.kind == "regression" else task.label_cells[int(value)]
+        yield [cells[best], names[best], *(shortest(value) for value in row), int(cut)]
 
 
 def write_cs224n(file: IO[str], task: Task, ids: Sequence[str], predictions: TaskPredictions) -> None:
@@ -68,6 +48,6 @@ def write_cs224n(file: IO[str], task: Task, ids: Sequence[str], predictions: Tas
         file.write(f"{name} , {cell} \n")
 
 
-def _short(value: float) -> float:
+def shortest(value: float) -> float:
     """A 32-bit float as the shortest decimal that reads back as it."""
     return float(str(np.float32(value)))

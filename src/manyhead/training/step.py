@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from manyhead.balancing.base import Balancer
 from manyhead.batching import pack
-from manyhead.data.cache import TaskData
+from manyhead.data.task_data import TaskData
 from manyhead.errors import DivergedError
 from manyhead.model import MultiTaskModel
 from manyhead.objectives.base import Objective, reduce_losses

@@ -1,0 +1,26 @@
+"""Prediction files of a run: id, target and what was predicted, a row an example."""
+
+import csv
+from pathlib import Path
+
+from manyhead.data.task_data import TaskData
+from manyhead.inference.outputs import TaskPredictions
+from manyhead.inference.writing import prediction_cells, prediction_columns, shortest
+from manyhead.recipe.schema import Cell, Task
+
+
+def write_predictions(path: Path, task: Task, data: TaskData, predictions: TaskPredictions) -> None:
+    """Writes id, target and predictions of a split as CSV."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "target", *prediction_columns(task)])
+        for row, cells in enumerate(prediction_cells(task, predictions, data.tokens.truncated)):
+            writer.writerow([data.ids[row], target_cell(task, data, row), *cells])
+
+
+def target_cell(task: Task, data: TaskData, row: int) -> Cell:
+    """The target of a row as a cell; empty where the split has none."""
+    if data.targets is None:
+        return ""
+    value = data.targets[row].item()
+    return shortest(value) if task.kind == "regression" else task.label_cells[int(value)]
