@@ -20,7 +20,7 @@ from manyhead.hub import HubUnreachableError
 from manyhead.recipe.schema import Recipe
 from manyhead.recipe.tables import TABLES
 
-LIMIT_SECONDS = 10.0
+LIMIT_SECONDS = 40.0
 CSV = {"train.csv": "text,label\ngood,1\nbad,0\n", "test.csv": "text,label\nfine,1\n"}
 CONFIGS = """---
 configs:

@@ -13,7 +13,7 @@ from manyhead.cli.recipes import check_new, write_new
 
 EXAMPLES = (
     "manyhead init train.csv dev.csv",
-    "manyhead init sst-train.tsv sst-dev.tsv nli.jsonl --name mine --out mine.yaml",
+    "manyhead init sst-train.tsv sst-dev.tsv nli.jsonl --out mine.yaml",
 )
 
 
@@ -27,7 +27,7 @@ class Guess:
 
 def init(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", show_default=False, help="Your tables, of one task or several.")
+        list[Path], typer.Argument(metavar="FILE", show_default=False, help="Your tables, of one task or several.")
     ],
     out: Annotated[Path | None, typer.Option("--out", metavar="R", help="Write the recipe to this file.")] = None,
     name: Annotated[str | None, typer.Option("--name", metavar="N", help="Name of the recipe.")] = None,

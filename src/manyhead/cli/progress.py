@@ -235,16 +235,14 @@ class Screen(Progress):
             f"{self.recipe.name}  stage {stage.info.name} ({stage.number} of {len(self.recipe.stages)})", "bold"
         )
         place = Text(f"{self._place(stage)}  elapsed {self._clock()}")
-        parts = [Text(), head, place, self._bar(stage), Text(), self._tasks(stage)]
-        if self.scored is not None:
-            parts.append(Text(f"evaluating: {self.scored[0]:,} of {self.scored[1]:,} examples"))
-        return Group(*parts)
+        scored = "" if self.scored is None else f"evaluating: {self.scored[0]:,} of {self.scored[1]:,} examples"
+        return Group(Text(), head, place, self._bar(stage), Text(), self._tasks(stage), Text(scored))
 
     def _bar(self, stage: StageState) -> Table:
         left = stage.seconds_left
         grid = Table.grid(padding=(0, 2, 0, 0))
         grid.add_row(
-            ProgressBar(stage.info.total_steps, stage.step, width=_BAR_WIDTH),
+            ProgressBar(stage.info.total_steps, stage.step, width=_BAR_WIDTH, complete_style="green"),
             Text(f"{stage.share:.0%}"),
             Text("" if left is None else f"left about {duration(left)}"),
         )

@@ -24,8 +24,8 @@ TRIALS: dict[str, list[tuple[str, ...]]] = {
         ("A wonderful lamp: warm light, solid wood, and it arrived a day early.",),
     ],
     "questions": [
-        ("How can I learn to whistle?", "What is the best way to start whistling?"),
-        ("How can I learn to whistle?", "Where can I buy a tin whistle?"),
+        ("Why do geese fly in a V?", "What makes geese form a V when they fly?"),
+        ("Why do geese fly in a V?", "How long does a goose live?"),
     ],
     "sentences": [
         ("A dog runs along the beach.", "A dog is running by the sea."),
@@ -35,10 +35,11 @@ TRIALS: dict[str, list[tuple[str, ...]]] = {
 """What the trained model is tried on; none of it is in the sample."""
 
 _OWN_DATA = (
-    "The sample is small: 200 rows a task, enough to see a model learn, not to judge one by. For real work:",
-    "  manyhead init train.csv dev.csv --out mine.yaml     a recipe for your own tables",
-    "  manyhead recipes ls                                 recipes to start from",
-    "Files can be CSV, TSV, JSONL, Parquet or Arrow, or come from the Hugging Face hub (hub:OWNER/NAME:train).",
+    "The sample shows a model learn; 200 rows a task are too few to judge one by.",
+    "For your own tables (CSV, TSV, JSONL, Parquet, Arrow, or hub:OWNER/NAME:train):",
+    "  manyhead init train.csv dev.csv --out mine.yaml",
+    "To start from a recipe that is known to work:",
+    "  manyhead recipes ls",
 )
 
 

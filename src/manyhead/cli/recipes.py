@@ -51,7 +51,7 @@ def cp(
     name: Name,
     path: Annotated[
         Path | None,
-        typer.Argument(metavar="[PATH]", show_default=False, help="File or folder to copy to; NAME.yaml if left out."),
+        typer.Argument(metavar="PATH", show_default=False, help="File or folder to copy to; NAME.yaml if left out."),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -12,7 +12,7 @@ EXAMPLES = ("manyhead report runs/cs224n", "manyhead report runs/*")
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", show_default=False, help="Run folders.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", show_default=False, help="Run folders.")],
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -61,7 +61,7 @@ def scores_shown(summary: Mapping[str, Any]) -> "list[RenderableType]":
     rows += [("overall", "mean, correlations as (r+1)/2", score(dev["overall"]), "", "")]
     rows += [("overall_raw", "mean", score(dev["overall_raw"]), "", "")]
     seconds = (
-        f"{summary['steps']:,} steps in {duration(summary['seconds'])}, best after {summary['best']['checkpoint']}"
+        f"{summary['steps']:,} steps in {duration(summary['seconds'])}, best after step {summary['best']['step']:,}"
     )
     return [table(("task", "metric", "dev", "majority baseline", "n"), rows, left=2), "", seconds]
 
