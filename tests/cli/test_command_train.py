@@ -1,11 +1,12 @@
 """``manyhead train``: its output, how it ends, and how it goes on."""
 
+import contextlib
 import json
 import os
+import pty
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -149,11 +150,21 @@ def test_a_stopped_run_says_how_it_goes_on_and_does(encoder: Path, tmp_path: Pat
     assert "differs" in done.stderr
 
 
-def test_lines_come_where_there_is_no_terminal_and_a_screen_where_there_is(recipe: Path, tmp_path: Path) -> None:
-    command = shlex.join([sys.executable, str(COMMAND), "train", str(recipe), "--out", str(tmp_path / "run")])
-    words = ["script", "-qec", command, "/dev/null"]
-    variables = os.environ | {"TERM": "xterm-256color", "COLUMNS": "80"}
-    done = subprocess.run(words, capture_output=True, text=True, env=variables, stdin=subprocess.DEVNULL, check=False)
-    assert done.returncode == 0, done.stdout
-    for shown in ("examples/s", "left about", "best", "dev after step", "majority baseline"):
-        assert shown in done.stdout
+def test_a_terminal_gets_a_screen_on_stderr(recipe: Path, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    words = [COMMAND, "train", recipe, "--out", tmp_path / "run"]
+    variables = os.environ | {"TERM": "xterm-256color"}
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=theirs, stdin=theirs, env=variables)
+    os.close(theirs)
+    drawn = b""
+    with contextlib.suppress(OSError):  # what a terminal without a program says
+        while piece := os.read(ours, 65_536):
+            drawn += piece
+    os.close(ours)
+    stdout = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 0
+    assert "majority baseline" in stdout
+    assert "\x1b" not in stdout
+    for shown in ("examples/s", "left about", "best", "dev after step"):
+        assert shown in drawn.decode()
+    assert drawn.rfind(b"\x1b[?25h") > drawn.rfind(b"\x1b[?25l")  # the cursor is there again
