@@ -87,7 +87,7 @@ def mixed_texts(data_dir: str | None) -> Work:
     """Up to 2,000 examples of each task's dev split: single texts and pairs, as their recipes encode them."""
     loaded = load_recipe("cs224n-cpu" if data_dir else "quickstart", data_dir=data_dir)
     recipe = loaded.recipe
-    tokenizer = load_tokenizer(locate_encoder("embedded", None, base=None).folder)
+    tokenizer = load_tokenizer(locate_encoder("embedded", None).folder)
     chosen: list[tuple[TokenStore, np.ndarray]] = []
     for name in recipe.tasks:
         store = load_task_data(name, "dev", recipe, tokenizer).tokens
@@ -118,7 +118,7 @@ def our_model() -> MultiTaskModel:
             },
         }
     )
-    folder = locate_encoder("embedded", None, base=None).folder
+    folder = locate_encoder("embedded", None).folder
     config = read_config(folder, dropout=0.1, attention_dropout=None)
     model = build_model(recipe.recipe, recipe.tables, config, folder)
     model.encoder.sparse_embedding_gradients(True)
@@ -130,7 +130,7 @@ class PaddedModel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        folder = locate_encoder("embedded", None, base=None).folder
+        folder = locate_encoder("embedded", None).folder
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         self.encoder = transformers.AutoModel.from_pretrained(folder, add_pooling_layer=False)

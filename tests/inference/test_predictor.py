@@ -1,15 +1,16 @@
 """Predictions from a trained tiny model: the same in any batch, from one encoding, and with clear refusals."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
-from tiny import tiny_encoder, tiny_recipe
 
 from manyhead.build import train
 from manyhead.errors import CheckpointError, UsageError
 from manyhead.inference.predictor import Model
 from manyhead.recipe.load import load_recipe
+from tiny import tiny_encoder, tiny_recipe
 
 TEXTS = ["a good film", "dull", "", "the meal was cold and the room was loud " * 9, "emoji 😀 and \u202e marks"]
 PAIRS = [("how do I boil an egg", "boiling eggs"), ("", "x"), ("same", "same"), ("long " * 60, "short")]
@@ -49,11 +50,12 @@ def test_all_fitting_heads_from_one_encoding_equal_each_head_alone(model: Model)
 
 def test_predictions_say_label_cell_and_probabilities(model: Model) -> None:
     review = model.predict("reviews", ["a good film"])[0]
-    assert review.probabilities is not None
-    assert list(review.probabilities) == ["awful", "poor", "mixed", "good", "excellent"]
-    assert sum(review.probabilities.values()) == pytest.approx(1, abs=1e-5)
-    assert review.label == max(review.probabilities, key=lambda label: review.probabilities[label])
-    assert review.value == list(review.probabilities).index(review.label)
+    probabilities = review.probabilities
+    assert probabilities is not None
+    assert list(probabilities) == ["awful", "poor", "mixed", "good", "excellent"]
+    assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert review.label == max(probabilities, key=lambda label: probabilities[label])
+    assert review.value == list(probabilities).index(str(review.label))
     score = model.predict("sentences", [("a", "b")])[0]
     assert score.label is None
     assert score.value == score.score
@@ -82,14 +84,20 @@ def test_the_model_folder_alone_gives_the_runs_predictions(folder: Path, model: 
 
 
 def test_wrong_calls_say_what_is_expected(model: Model) -> None:
-    with pytest.raises(UsageError, match="no task 'moods'.*reviews"):
+    with pytest.raises(UsageError, match=r"no task 'moods'.*reviews"):
         model.predict("moods", ["x"])
     with pytest.raises(UsageError, match="a pair of texts"):
         model.predict("questions", ["x"])
     with pytest.raises(UsageError, match="put it in a list"):
         model.predict("reviews", "x")
-    with pytest.raises(UsageError, match="is not text"):
-        model.predict("reviews", [("x", None)])  # pyright: ignore[reportArgumentType]
+    for odd in ([("x", None)], [None], [3], 7, None):
+        with pytest.raises(UsageError, match="expected a"):
+            model.predict("reviews", cast("Any", odd))
+    for mixed in (["a", ("b", "c")], [("b", "c"), "a"]):
+        with pytest.raises(UsageError, match="text 1"):
+            model.predict_all(mixed)
+    with pytest.raises(UsageError, match="2 texts"):
+        model.embed(cast("Any", [("b", "c")]))
 
 
 def test_a_missing_or_damaged_model_is_refused(folder: Path, tmp_path: Path) -> None:

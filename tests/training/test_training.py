@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -172,15 +173,99 @@ def test_an_existing_run_is_refused_and_another_recipe_cannot_resume_it(encoder:
         run({**tiny_recipe(encoder), "seed": 99}, tmp_path / "run", resume=True)
 
 
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_damaged_best_weights_are_never_shipped(encoder: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(encoder, epochs=3, optimizer={"kind": "adamw", "lr": 1e-12})
+    with pytest.raises(StoppedError):
+        run(recipe, tmp_path / "run", Watcher(7, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    best = (tmp_path / "run" / "best").resolve()
+    assert best != checkpoint_folders(tmp_path / "run" / "checkpoints")[-1]
+    flip_a_bit(best / "weights.safetensors")
+    with pytest.raises(CheckpointError, match=best.name):
+        run(recipe, tmp_path / "run", resume=True)
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_each_kept_checkpoint_can_be_gone_on_from(encoder: Path, tmp_path: Path) -> None:
+    """The best of an older checkpoint outlives a newer best, as long as that checkpoint is kept."""
+    recipe = tiny_recipe(encoder, epochs=4, evaluate_every_steps=1)
+    with pytest.raises(StoppedError):
+        run(recipe, tmp_path / "run", Watcher(9, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    folders = checkpoint_folders(tmp_path / "run" / "checkpoints")
+    for folder in folders[-2:]:
+        best = json.loads((folder / "state.json").read_text())["progress"]["best_step"]
+        assert folder.with_name(f"step-{best:08d}") in folders
+    flip_a_bit(folders[-1] / "optimizer.safetensors")
+    assert run(recipe, tmp_path / "run", resume=True).summary["steps"] == 12
+
+
+def test_leftovers_of_a_killed_process_are_removed(encoder: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(encoder)
+    with pytest.raises(StoppedError):
+        run(recipe, tmp_path / "run", Watcher(4, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    (tmp_path / "run" / "checkpoints" / ".tmp-99999-step-00000005").mkdir()
+    (tmp_path / "run" / ".tmp-99999-state.json").write_text("{")
+    done = run(recipe, tmp_path / "run", resume=True)
+    assert not list(done.path.rglob(".tmp-*"))
+
+
+def test_a_run_goes_on_without_the_encoder_it_began_with_and_with_its_own_hardware(tmp_path: Path) -> None:
+    start = tiny_encoder(tmp_path / "start")
+    recipe = tiny_recipe(start, epochs=3)
+    whole = run(recipe, tmp_path / "whole")
+    with pytest.raises(StoppedError):
+        run(recipe, tmp_path / "run", Watcher(4, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    start.rename(tmp_path / "gone")
+    recipe["encoder"]["checkpoint"] = str(start)
+    watcher = Watcher()
+    done = run(recipe, tmp_path / "run", watcher, resume=True, threads=2)
+    assert last_bytes(whole.path) == last_bytes(done.path)
+    assert not any("not bit-exact" in event for event in watcher.events)
+
+
+def test_other_versions_are_told(encoder: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(encoder)
+    with pytest.raises(StoppedError):
+        run(recipe, tmp_path / "run", Watcher(4, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    path = tmp_path / "run" / "state.json"
+    path.write_text(path.read_text().replace(torch.__version__.split("+")[0], "2.9.9"))
+    watcher = Watcher()
+    run(recipe, tmp_path / "run", watcher, resume=True)
+    assert any(event.startswith("not bit-exact: torch was 2.9.9") for event in watcher.events)
+
+
+def test_a_moved_data_folder_is_no_other_recipe(encoder: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(encoder)
+    with pytest.raises(StoppedError):
+        run(recipe, tmp_path / "run", Watcher(4, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    moved = shutil.copytree(recipe["data_dir"], tmp_path / "moved")
+    run({**recipe, "data_dir": str(moved)}, tmp_path / "run", resume=True)
+
+
+def test_changed_rows_are_refused(encoder: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(encoder)
+    moved = shutil.copytree(recipe["data_dir"], tmp_path / "moved")
+    recipe["data_dir"] = str(moved)
+    with pytest.raises(StoppedError):
+        run(recipe, tmp_path / "run", Watcher(4, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    text = (moved / "reviews.train.csv").read_text(encoding="utf-8")
+    (moved / "reviews.train.csv").write_text(text.replace("the", "a"), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"reviews\.train changed"):
+        run(recipe, tmp_path / "run", resume=True)
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(encoder: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(encoder, epochs=3)
     whole = run(recipe, tmp_path / "whole")
     with pytest.raises(StoppedError):
-        run(recipe, tmp_path / "parted", Watcher(7, lambda: os.kill(os.getpid(), signal.SIGINT)))
+        run(recipe, tmp_path / "parted", Watcher(6, lambda: os.kill(os.getpid(), signal.SIGINT)))
     newest = checkpoint_folders(tmp_path / "parted" / "checkpoints")[-1]
-    weights = bytearray((newest / "weights.safetensors").read_bytes())
-    weights[len(weights) // 2] ^= 1
-    (newest / "weights.safetensors").write_bytes(weights)
+    flip_a_bit(newest / "weights.safetensors")
     watcher = Watcher()
     run(recipe, tmp_path / "parted", watcher, resume=True)
     assert any(newest.name in event and "sha256" in event for event in watcher.events)
@@ -206,7 +291,8 @@ def test_accumulation_equals_the_unsplit_step(encoder: Path, tmp_path: Path) -> 
     }
     recipe = tiny_recipe(encoder, batch_size=7, optimizer={"kind": "adamw", "lr": 1e-3})
     whole = run(recipe, tmp_path / "whole", **off)
-    parts = run(recipe, tmp_path / "parts", **off, **{"stages.0.accumulation": 3})
+    split: dict[str, Any] = {**off, "stages.0.accumulation": 3}
+    parts = run(recipe, tmp_path / "parts", **split)
     for one, other in zip(records(whole.path), records(parts.path), strict=True):
         if one["kind"] == "step":
             assert one["examples"] == other["examples"]
@@ -222,7 +308,7 @@ def test_training_one_task_leaves_the_others_own_parameters_alone(encoder: Path,
     trained = load_file(done.path / "model" / "weights.safetensors")
     untouched = load_file(other.path / "model" / "weights.safetensors")
     loaded = load_recipe(recipe)
-    start = new_model(read_parts(loaded.recipe, loaded, Observer())).state_dict()
+    start = new_model(read_parts(loaded, Observer())).state_dict()
     heads = [name for name in start if name.startswith("heads.")]
     for name in heads:
         same = torch.equal(trained[name], start[name])
@@ -236,6 +322,98 @@ def test_a_loss_that_is_no_number_stops_before_the_update(encoder: Path, tmp_pat
         run(recipe, tmp_path / "run")
     assert diverged.value.exit_code == 3
     assert json.loads((tmp_path / "run" / "state.json").read_text())["status"] == "diverged"
+
+
+def test_dev_predictions_that_are_no_numbers_end_the_run(encoder: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(
+        encoder, optimizer={"kind": "adamw", "lr": 1e30}, clip_norm=None, rate="constant", evaluate_every_steps=1
+    )
+    with pytest.raises(DivergedError, match="dev predictions"):
+        run(recipe, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "state.json").read_text())["status"] == "diverged"
+
+
+LEGAL: dict[str, dict[str, Any]] = {
+    "a task that is only evaluated": {"tasks.reviews.files": {"dev": "reviews.dev.csv"}},
+    "a task that is only tested": {"tasks.reviews.files": {"test": "reviews.dev.csv"}},
+    "dev out of train, uneven batches, more pieces than examples": {
+        "tasks.reviews.files": {"train": "reviews.train.csv", "dev": {"from": "train", "fraction": 0.2}},
+        "stages.0.batch_size": {"reviews": 3, "questions": 8, "sentences": 5},
+        "stages.0.accumulation": 7,
+    },
+    "selected by a metric that is better when lower": {"stages.0.select_by": "sentences.mse"},
+    "very short sequences": {"encoder.max_tokens": 4},
+    "attention pooling of the layer before the last": {"encoder.pooling": "attention", "encoder.layer": -2},
+    "convolution, no segments": {"encoder.pooling": "conv", "encoder.segment_ids": False},
+    "the encoder's pooler": {"encoder.pooling": "pooler"},
+    "balanced classes and scores": {"stages.0.balanced": ["reviews", "sentences"]},
+    "weights of losses and classes": {
+        "stages.0.balancing": {"kind": "weighted", "weights": {"sentences": 0.5}},
+        "tasks.reviews.class_weights": "balanced",
+        "tasks.reviews.label_smoothing": 0.1,
+    },
+    "rates by layer": {
+        "stages.0.optimizer": {"kind": "adam", "lr": 1e-3, "head_lr": 1e-2, "layer_decay": 0.5, "weight_decay": 0.1}
+    },
+    "one row of training": {"tasks.reviews.limit": {"train": 1, "dev": 1}},
+    "checkpoints between evaluations": {"stages.0.checkpoint_every_steps": 2, "stages.0.keep_checkpoints": 1},
+}
+
+
+@pytest.mark.parametrize("case", list(LEGAL))
+def test_legal_recipes_train(encoder: Path, tmp_path: Path, case: str) -> None:
+    done = run(tiny_recipe(encoder), tmp_path / "run", **LEGAL[case])
+    assert json.loads((done.path / "state.json").read_text())["status"] == "finished"
+    absent = {"reviews"} if case == "a task that is only tested" else set()
+    assert done.summary["dev"]["tasks"].keys() == {"reviews", "questions", "sentences"} - absent
+    assert len(Model.load(done.path).predict("reviews", ["a fine film"])) == 1
+
+
+def test_one_task_alone_with_a_name_that_modules_use_themselves(encoder: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(encoder)
+    recipe["tasks"] = {"keys": recipe["tasks"]["reviews"]}
+    assert run(recipe, tmp_path / "run").summary["dev"]["tasks"].keys() == {"keys"}
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "more tokens than positions": ({"encoder.max_tokens": 100}, "max_tokens.*64"),
+    "no such layer": ({"encoder.layer": 7}, "no layer 7"),
+}
+
+
+@pytest.mark.parametrize("case", list(REFUSED))
+def test_what_does_not_fit_the_encoder_leaves_no_folder(encoder: Path, tmp_path: Path, case: str) -> None:
+    overrides, message = REFUSED[case]
+    with pytest.raises(UsageError, match=message):
+        run(tiny_recipe(encoder), tmp_path / "run", **overrides)
+    assert not (tmp_path / "run").exists()
+
+
+def test_broken_encoders_are_told_without_a_traceback(tmp_path: Path) -> None:
+    folder = tiny_encoder(tmp_path / "cut")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-50])
+    with pytest.raises(UsageError, match="weights cannot be read"):
+        run(tiny_recipe(folder), tmp_path / "run")
+    odd = tiny_encoder(tmp_path / "odd")
+    config = json.loads((odd / "config.json").read_text())
+    (odd / "config.json").write_text(json.dumps({**config, "num_attention_heads": "two"}))
+    with pytest.raises(UsageError, match="cannot be used"):
+        run(tiny_recipe(odd), tmp_path / "run")
+    (odd / "config.json").write_text(json.dumps({**config, "model_type": "no-such-type"}))
+    with pytest.raises(UsageError, match="no-such-type"):
+        run(tiny_recipe(odd), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_saved_in_half_precision_trains_and_loads_in_fp32(tmp_path: Path) -> None:
+    folder = tiny_encoder(tmp_path / "half")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float16"}))
+    done = run(tiny_recipe(folder), tmp_path / "run")
+    loaded = Model.load(done.path, precision="fp32").network.state_dict()
+    kept = load_file(done.path / "model" / "weights.safetensors")
+    assert all(torch.equal(loaded[name], kept[name]) for name in kept)
 
 
 def test_early_stopping_ends_the_stage_and_says_so(encoder: Path, tmp_path: Path) -> None:
@@ -283,7 +461,7 @@ def test_training_goes_on_from_an_own_model_and_keeps_heads_of_equal_labels(enco
     recipe = tiny_recipe(first.path)
     recipe["tasks"]["reviews"]["labels"] = {4: "excellent", 3: "good", 2: "mixed", 1: "poor", 0: "awful"}
     loaded = load_recipe(recipe)
-    model = new_model(read_parts(loaded.recipe, loaded, Observer()))
+    model = new_model(read_parts(loaded, Observer()))
     before = load_file(first.path / "model" / "weights.safetensors")
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]) == (not name.startswith("heads.task_reviews"))

@@ -92,34 +92,23 @@ def check(
 def check_recipe(loaded: "LoadedRecipe", *, note: Callable[[str], None]) -> Checked:
     """Checks the data and the encoder of a recipe; where both are there, counts cut rows and estimates the cost."""
     from manyhead.data.check import check_data
+    from manyhead.encoder.source import locate_encoder
 
     resolve = _resolver(loaded.recipe)
     report = check_data(loaded.recipe, place=loaded.place, resolve=resolve)
     try:
-        recipe = _with_encoder(loaded)
         if report.errors:
+            locate_encoder(loaded.recipe.encoder.checkpoint, loaded.recipe.encoder.revision)
             return Checked(report, {}, None, None)
         from manyhead.build import read_parts
         from manyhead.cli.cost import estimate
         from manyhead.training.observer import Observer
 
         note("reading the encoder and counting tokens ...")
-        parts = read_parts(recipe, loaded, Observer())
+        parts = read_parts(loaded, Observer(), report=report)
         return Checked(report, _truncated(parts, report, resolve), estimate(parts), None)
     except ManyheadError as error:
         return Checked(report, {}, None, error)
-
-
-def _with_encoder(loaded: "LoadedRecipe") -> "Recipe":
-    """The recipe with its encoder's folder in full. Raises `UsageError` where there is no encoder."""
-    from manyhead.encoder.source import locate_encoder
-
-    encoder = loaded.recipe.encoder
-    base = None if loaded.path is None else loaded.path.parent
-    source = locate_encoder(encoder.checkpoint, encoder.revision, base=base)
-    if source.kind == "embedded" or source.revision is not None:
-        return loaded.recipe
-    return loaded.recipe.with_changes(encoder=encoder.model_copy(update={"checkpoint": str(source.folder)}))
 
 
 def _resolver(recipe: "Recipe") -> "Resolve":

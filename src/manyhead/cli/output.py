@@ -2,10 +2,11 @@
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from manyhead.errors import WriteError
 
@@ -38,7 +39,7 @@ class Output:
     def document(self, value: Mapping[str, Any]) -> None:
         """The JSON document of a verb called with ``--json``."""
         with written(self._stdout):
-            print(json.dumps(value, indent=2, ensure_ascii=False), file=self._stdout)
+            print(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False), file=self._stdout)
 
     def show(self, *parts: "RenderableType") -> None:
         """Results for people: texts, printed as they are, and tables."""
@@ -102,6 +103,15 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with null for the numbers that JSON does not know."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in cast("Mapping[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in cast("Sequence[Any]", value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _console(stream: TextIO) -> "Console":

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from manyhead.cli.options import DataDir, Json, Overrides, Plugins, Quiet, RunOrModel, listed
+from manyhead.cli.options import Json, Overrides, Plugins, Quiet, RunOrModel, listed
 from manyhead.cli.output import Output, speaking
 from manyhead.cli.stored import Stored, find_model
 from manyhead.errors import UsageError
@@ -71,7 +71,9 @@ def predict(
             help="Of the output: csv (default), jsonl (default for F.jsonl), or the CS224N submission format.",
         ),
     ] = None,
-    data_dir: DataDir = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", metavar="D", help="Folder in which --input is looked for.")
+    ] = None,
     overrides: Overrides = None,
     plugins: Plugins = None,
     as_json: Json = False,

@@ -47,13 +47,24 @@ class Writer(Protocol):
         ...
 
 
+class _LineFeeds:
+    """Ends rows in LF. The csv module quotes a CR inside a cell only where rows end in CR LF."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, row: str) -> int:
+        """Takes one whole row."""
+        return self._file.write(row.removesuffix("\r\n") + "\n")
+
+
 class CsvWriter:
     """A table with a header; written as it comes."""
 
     def __init__(self, file: IO[str], task: Task, source: Input) -> None:
         self._task = task
         self._columns = _output_columns(task, source)
-        self._writer = csv.writer(file, lineterminator="\n")
+        self._writer = csv.writer(_LineFeeds(file), lineterminator="\r\n")
         self._writer.writerow([*source.columns, *self._columns])
 
     def add(self, chunk: Chunk) -> None:

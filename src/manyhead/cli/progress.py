@@ -177,7 +177,7 @@ class Progress(Observer):
         return duration(time.monotonic() - self.began)
 
     def _place(self, stage: StageState) -> str:
-        epoch = f"epoch {stage.epoch + 1} of {stage.info.epochs}"
+        epoch = f"epoch {stage.epoch + 1:,} of {stage.info.epochs:,}"
         return f"{epoch}  step {stage.step:,} of {stage.info.total_steps:,}  lr {stage.lr:.1e}"
 
 

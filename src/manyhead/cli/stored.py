@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from manyhead.errors import CheckpointError, ManyheadError, Problem, RecipeError, UsageError
 
@@ -58,15 +58,14 @@ def find_model(
     Raises `CheckpointError` where there is no model, `UsageError` where it needs a plugin that was not allowed, and
     `RecipeError` for overrides that do not fit, or that would change the model.
     """
-    from manyhead.recipe.load import load_recipe
+    from manyhead.recipe.stored import load_stored_recipe
 
     folder = _folder(run_or_model)
     path = next((p for p in (folder / "model" / _RECIPE, folder / _RECIPE) if p.is_file()), None)
     if path is None:
         what = f"{folder}: no model there"
         raise CheckpointError(f"{what}; expected a run folder, a model folder or the hub id of a model")
-    _check_plugins(path, plugins)
-    loaded = load_recipe(path, overrides=overrides, data_dir=data_dir)
+    loaded = load_stored_recipe(path, plugins=plugins, overrides=overrides, data_dir=data_dir)
     _check_overrides(overrides)
     return Stored(folder, loaded.recipe, tuple(plugins))
 
@@ -79,26 +78,9 @@ def _folder(run_or_model: str) -> Path:
     from manyhead.encoder.source import locate_encoder
 
     try:
-        return locate_encoder(run_or_model, None, base=None).folder
+        return locate_encoder(run_or_model, None).folder
     except ManyheadError as error:
         raise CheckpointError(f"{path}: no such folder here; and as the name of a model: {error}") from error
-
-
-def _check_plugins(path: Path, allowed: Sequence[str]) -> None:
-    """A model never chooses the code that runs."""
-    import yaml
-
-    try:
-        recipe: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    given = cast("dict[str, Any]", recipe).get("plugins") if isinstance(recipe, dict) else None
-    for name in cast("list[object]", given or []):
-        if name not in allowed:
-            raise UsageError(
-                f"{path}: the model needs the plugin {name}; its code only runs where you allow it; "
-                f"add --plugin {name} if you trust it"
-            )
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ _SPLIT_WORDS: dict[Split, tuple[str, ...]] = {
     "dev": ("dev", "valid", "validation", "val", "eval"),
     "test": ("test", "testing", "tst"),
 }
+_ENDINGS = ("csv", "tsv", "txt", "json", "jsonl", "ndjson", "parquet", "arrow", "feather", "gz")
 _NOISE_WORDS = ("ids", "student", "data", "dataset", "set", "split")
 _TARGET_NAMES = (
     *("label", "labels", "target", "gold_label", "gold", "class", "category", "sentiment", "is_duplicate"),
@@ -150,7 +151,7 @@ def _grouped(paths: list[Path]) -> list[_Group]:
     """Files by task, told by the words of their names that say nothing of a split."""
     groups: dict[str, dict[Split, Path]] = {}
     for path in paths:
-        words = _words(path.name.split(".")[0])
+        words = [word for word in _words(path.name) if word not in _ENDINGS]
         split = _split_of(words)
         rest = [word for word in words if word not in (*_SPLIT_WORDS[split], *_NOISE_WORDS)]
         name = "-".join(rest or _words(path.parent.name)) or "task"

@@ -44,7 +44,9 @@ class ConvPooling(Options):
     """1-D convolutions over the tokens, their outputs joined by a dense layer, then the mean."""
 
     kind: Literal["conv"] = "conv"
-    kernels: tuple[int, ...] = Field(default=(1, 3, 5), min_length=1, description="Odd widths in tokens.")
+    kernels: tuple[Literal[1, 3, 5, 7, 9], ...] = Field(
+        default=(1, 3, 5), min_length=1, description="Widths in tokens."
+    )
 
 
 POOLING: dict[str, Entry] = {

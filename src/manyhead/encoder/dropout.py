@@ -33,7 +33,7 @@ def dropout(values: Tensor, rate: float, *, training: bool) -> Tensor:
         return values
     if values.device.type != "cpu":
         return F.dropout(values, rate)
-    threshold = round(rate * _LEVELS)
+    threshold = min(round(rate * _LEVELS), _LEVELS - 1)
     draws = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
     levels = draws.view(torch.int16)[: values.numel()].view(values.shape)
     mask = (levels >= threshold - _LEVELS // 2).to(values.dtype).mul_(_LEVELS / (_LEVELS - threshold))

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from safetensors import SafetensorError
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from manyhead.encoder.dropout import replace_dropout
 from manyhead.encoder.packed_encoder import POSITIONS_AFTER_PADDING, TOLERANCE, PackedEncoder
@@ -29,13 +30,17 @@ def read_config(folder: Path, *, dropout: float, attention_dropout: float | None
     """
     values = load_config_dict(folder)
     model_type = str(values.pop("model_type", ""))
-    try:
-        config = AutoConfig.for_model(model_type, **values)
-    except (KeyError, ValueError) as error:
+    if model_type not in CONFIG_MAPPING:
         raise UsageError(
             f"{folder / 'config.json'}: model_type '{model_type}' is not known to transformers "
             f"{transformers.__version__}; expected a BERT-family encoder, such as bert, roberta, electra, distilbert, "
             "albert or modernbert; use another checkpoint or a newer transformers"
+        )
+    try:
+        config = AutoConfig.for_model(model_type, **values)
+    except Exception as error:  # configurations check themselves, each in its own way
+        raise UsageError(
+            f"{folder / 'config.json'}: cannot be used: {error}; expected a {model_type} encoder"
         ) from error
     if getattr(config, "is_encoder_decoder", False) or not hasattr(config, "num_hidden_layers"):
         raise UsageError(
@@ -44,6 +49,7 @@ def read_config(folder: Path, *, dropout: float, attention_dropout: float | None
         )
     _set_all(config, _DROPOUTS, dropout)
     _set_all(config, _ATTENTION_DROPOUTS, dropout if attention_dropout is None else attention_dropout)
+    config.dtype = torch.float32  # training keeps fp32 weights, whatever the checkpoint was saved in
     return config
 
 
@@ -58,7 +64,7 @@ def build_encoder(
     _check_limits(config, layer=layer, max_tokens=max_tokens)
     with _quiet_transformers():
         if weights is None:
-            model = AutoModel.from_config(config, attn_implementation="eager")
+            model = AutoModel.from_config(config, attn_implementation="eager", dtype=torch.float32)
             missing: list[str] = [_POOLER]
         else:
             model, missing = _load_weights(config, weights)
@@ -95,7 +101,7 @@ def _load_weights(config: PretrainedConfig, weights: Path) -> tuple[PreTrainedMo
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UsageError(f"{weights}: the encoder's weights cannot be read: {error}") from error
     missing = sorted(loading["missing_keys"])
     needed = [key for key in missing if not key.startswith(_POOLER)]
@@ -113,7 +119,10 @@ def _take_pooler(model: PreTrainedModel, missing: list[str]) -> dict[str, torch.
         return {}
     cast("Any", model).pooler = None
     known = not any(key.startswith(_POOLER) for key in missing)
-    return {name: tensor.detach() for name, tensor in pooler.state_dict().items()} if known else {}
+    if not known:
+        return {}
+    # BERT's pooler is a module with a dense layer, ALBERT's is that layer.
+    return {f"dense.{name.rpartition('.')[2]}": tensor.detach() for name, tensor in pooler.state_dict().items()}
 
 
 def _check_limits(config: PretrainedConfig, *, layer: int, max_tokens: int) -> None:

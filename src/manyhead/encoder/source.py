@@ -15,9 +15,7 @@ from typing import Any, Literal
 
 from manyhead.errors import Problem, UsageError
 from manyhead.hub import HubUnreachableError, download_error, find_commit, is_commit
-
-EMBEDDED = "embedded"
-"""The checkpoint that comes as a Python package, for work without a network."""
+from manyhead.recipe.schema import EMBEDDED
 
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """sha256 of the embedded encoder's ``model.safetensors``."""
@@ -60,16 +58,16 @@ class EncoderSource:
     notes: tuple[str, ...] = ()
 
 
-def locate_encoder(checkpoint: str, revision: str | None, *, base: Path | None) -> EncoderSource:
+def locate_encoder(checkpoint: str, revision: str | None) -> EncoderSource:
     """The files that ``checkpoint`` names; those of a hub id are fetched, unless they are on this machine already.
 
-    Relative folders are looked for below ``base``, then below the current folder; a folder hides a hub id of the
-    same name. Raises `UsageError` where there are none, or none that can be used: within 10 s without a network,
-    naming what to use instead.
+    Relative folders are looked for below the current folder (`load_recipe` makes those of a recipe absolute); a folder
+    hides a hub id of the same name. Raises `UsageError` where there are none, or none that can be used: within 10 s
+    without a network, naming what to use instead.
     """
     if not checkpoint.strip():
         raise _error("encoder.checkpoint is empty", _EXPECTED)
-    folder = None if checkpoint == EMBEDDED else _existing(checkpoint, base)
+    folder = None if checkpoint == EMBEDDED else _existing(checkpoint)
     if revision is not None and (checkpoint == EMBEDDED or folder is not None):
         raise _error(f"revision '{revision}' of '{checkpoint}', which is not on the hub", do="remove encoder.revision")
     if checkpoint == EMBEDDED:
@@ -77,8 +75,7 @@ def locate_encoder(checkpoint: str, revision: str | None, *, base: Path | None) 
     if folder is not None:
         return _describe(folder, "folder", None)
     if not _HUB_NAME.fullmatch(checkpoint):
-        looked = f" below {base} or {Path.cwd()}" if base else f" below {Path.cwd()}"
-        raise _error(f"there is no folder '{checkpoint}'{looked}", _EXPECTED, "check encoder.checkpoint")
+        raise _error(f"there is no folder '{checkpoint}' below {Path.cwd()}", _EXPECTED, "check encoder.checkpoint")
     return _from_hub(checkpoint, revision)
 
 
@@ -90,16 +87,15 @@ def load_config_dict(folder: Path) -> dict[str, Any]:
     return _read_config(folder)[0]
 
 
-def _existing(checkpoint: str, base: Path | None) -> Path | None:
+def _existing(checkpoint: str) -> Path | None:
     try:
         path = Path(checkpoint).expanduser()
-        places = [place for place in ((base or Path()) / path, path) if place.exists()]
+        exists = path.exists()
     except (OSError, RuntimeError, ValueError) as error:
         raise _error(f"cannot look for a folder '{checkpoint}': {error}", _EXPECTED) from error
-    folders = [place for place in places if place.is_dir()]
-    if places and not folders:
-        raise _error(f"'{places[0]}' is a file", _EXPECTED, "name the folder that it is in")
-    return folders[0].resolve() if folders else None
+    if exists and not path.is_dir():
+        raise _error(f"'{path}' is a file", _EXPECTED, "name the folder that it is in")
+    return path.resolve() if exists else None
 
 
 def _embedded() -> Path:

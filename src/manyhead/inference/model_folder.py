@@ -13,11 +13,11 @@ from transformers import PretrainedConfig
 
 from manyhead.encoder.load import read_config
 from manyhead.encoder.tokenizer import check_vocabulary, load_tokenizer, save_tokenizer
-from manyhead.errors import CheckpointError, ManyheadError, UsageError
+from manyhead.errors import CheckpointError, ManyheadError, RecipeError
 from manyhead.files import new_folder, writing
 from manyhead.model import MultiTaskModel, build_model, load_weights, save_weights
-from manyhead.recipe.load import load_recipe
 from manyhead.recipe.schema import Recipe, Tables
+from manyhead.recipe.stored import load_stored_recipe
 
 RECIPE = "recipe.yaml"
 WEIGHTS = "weights.safetensors"
@@ -59,7 +59,7 @@ def read_model(path: Path, *, plugins: Sequence[str] = ()) -> StoredModel:
     Raises `CheckpointError` where there is none or it is damaged, `UsageError` where it needs a plugin that ``plugins``
     does not allow: a model never chooses the code that runs.
     """
-    folder = path / "model" if (path / "model" / RECIPE).is_file() else path
+    folder = model_in(path)
     weights = folder / WEIGHTS
     if not weights.is_file():
         weights = path / "best" / WEIGHTS
@@ -86,21 +86,14 @@ def read_model(path: Path, *, plugins: Sequence[str] = ()) -> StoredModel:
     return StoredModel(model.eval(), recipe, tables, tokenizer, folder)
 
 
-def _recipe_of(path: Path, plugins: Sequence[str]) -> tuple[Recipe, Tables]:
-    import yaml
+def model_in(path: Path) -> Path:
+    """Where recipe and encoder/ are: in the model/ of a finished run, else in ``path`` itself."""
+    return path / "model" if (path / "model" / RECIPE).is_file() else path
 
+
+def _recipe_of(path: Path, plugins: Sequence[str]) -> tuple[Recipe, Tables]:
     try:
-        wanted = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("plugins") or []
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    refused = [name for name in wanted if name not in plugins]
-    if refused:
-        raise UsageError(
-            f"{path}: the model needs the plugin {refused[0]}; code is only run where you name it; "
-            f"pass --plugin {refused[0]}, or plugins=['{refused[0]}'], if you trust it"
-        )
-    try:
-        loaded = load_recipe(path)
-    except ManyheadError as error:
+        loaded = load_stored_recipe(path, plugins=plugins)
+    except RecipeError as error:
         raise CheckpointError(f"{path}: the model's recipe cannot be used: {error}") from error
     return loaded.recipe, loaded.tables

@@ -11,7 +11,7 @@ from torch import nn
 from manyhead.batching import length_batches, pack
 from manyhead.data.tokens import TokenStore
 from manyhead.model import MultiTaskModel
-from manyhead.objectives.base import Objective
+from manyhead.objectives.base import Objective, Predictions
 from manyhead.schedules.base import Part
 
 Floats = NDArray[np.float32]
@@ -31,6 +31,11 @@ class TaskPredictions:
             return self.probabilities.argmax(1)
         assert self.scores is not None
         return self.scores
+
+    @property
+    def are_finite(self) -> bool:
+        """Whether all of them are finite numbers."""
+        return all(bool(np.isfinite(each).all()) for each in (self.probabilities, self.scores) if each is not None)
 
 
 def predict_store(
@@ -54,12 +59,12 @@ def predict_store(
         with torch.inference_mode():
             for examples in length_batches(store):
                 batch = pack([Part(task, examples)], {task: store}, segment_ids=segment_ids).to(device)
-                predictions = objective.predict(model(batch)[task])
-                values = predictions.scores if predictions.probabilities is None else predictions.probabilities
+                part = as_arrays(objective.predict(model(batch)[task]))
+                values = part.scores if part.probabilities is None else part.probabilities
                 assert values is not None
                 if found is None:
                     found = np.empty((store.n_examples, *values.shape[1:]), dtype=np.float32)
-                found[examples] = values.float().cpu().numpy()
+                found[examples] = values
                 if tick is not None:
                     tick(len(examples))
     finally:
@@ -67,6 +72,14 @@ def predict_store(
     if found is None:
         found = np.empty((0, objective.outputs) if objective.outputs > 1 else (0,), dtype=np.float32)
     return TaskPredictions(None, found) if found.ndim == 1 else TaskPredictions(found, None)
+
+
+def as_arrays(predictions: Predictions) -> TaskPredictions:
+    """Predictions as numpy arrays on the CPU."""
+    if predictions.probabilities is not None:
+        return TaskPredictions(predictions.probabilities.float().cpu().numpy(), None)
+    assert predictions.scores is not None
+    return TaskPredictions(None, predictions.scores.float().cpu().numpy())
 
 
 def embed_store(model: MultiTaskModel, store: TokenStore, *, segment_ids: bool = True) -> Floats:

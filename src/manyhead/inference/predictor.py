@@ -1,6 +1,6 @@
 """`Model`: a trained model, ready to predict."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -12,7 +12,7 @@ from manyhead.data.tokens import TokenStore, tokenize_texts
 from manyhead.device import choose_hardware
 from manyhead.errors import UsageError
 from manyhead.inference.model_folder import StoredModel, read_model
-from manyhead.inference.outputs import TaskPredictions, embed_store, freeze_for_inference, predict_store
+from manyhead.inference.outputs import TaskPredictions, as_arrays, embed_store, freeze_for_inference, predict_store
 from manyhead.model import build_objective
 from manyhead.recipe.schema import Cell, Task
 
@@ -93,6 +93,7 @@ class Model:
         if not rows:
             return {}
         width = len(rows[0])
+        _check_widths(rows, width)
         fitting = [name for name, task in self.tasks.items() if len(task.text) == width]
         if not fitting:
             raise UsageError(f"no task of this model reads {width} texts; expected {self._widths()}")
@@ -124,7 +125,9 @@ class Model:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Pooled vectors (n, D) of single texts, as the heads see them."""
-        store = self._tokens(_rows(texts), siamese=False)
+        rows = _rows(texts)
+        _check_widths(rows, 1)
+        store = self._tokens(rows, siamese=False)
         return embed_store(self._model, store, segment_ids=self.recipe.encoder.segment_ids)
 
     def _tokens(self, rows: Sequence[tuple[str, ...]], *, siamese: bool) -> TokenStore:
@@ -136,11 +139,7 @@ class Model:
         shaped = vectors.reshape(store.n_examples, store.sequences_per_example, -1)
         with torch.inference_mode():
             outputs = self._model.head(name)(torch.from_numpy(shaped).to(self.hardware.device))
-            predictions = self.objectives[name].predict(outputs)
-        if predictions.probabilities is not None:
-            return TaskPredictions(predictions.probabilities.cpu().numpy(), None)
-        assert predictions.scores is not None
-        return TaskPredictions(None, predictions.scores.cpu().numpy())
+            return as_arrays(self.objectives[name].predict(outputs))
 
     def _readable(self, name: str, found: TaskPredictions, truncated: NDArray[np.bool_]) -> list[Prediction]:
         task = self._task(name)
@@ -165,15 +164,21 @@ class Model:
 
 
 def _rows(texts: Texts) -> list[tuple[str, ...]]:
-    if isinstance(texts, str):
-        raise UsageError("texts is one text; expected a list of texts: put it in a list")
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise UsageError(f"texts is {texts!r}; expected a list of texts: put it in a list")
     rows: list[tuple[str, ...]] = []
-    for number, item in enumerate(texts):
-        row = (item,) if isinstance(item, str) else tuple(item)
-        if not all(isinstance(text, str) for text in row):
+    for number, item in enumerate(cast("Sequence[object]", texts)):
+        row = (item,) if isinstance(item, str) else item
+        if not isinstance(row, list | tuple) or not all(isinstance(text, str) for text in row):
             raise UsageError(f"text {number} is not text but {item!r}; expected a text or a pair of texts")
-        rows.append(row)
+        rows.append(cast("tuple[str, ...]", tuple(row)))
     return rows
+
+
+def _check_widths(rows: Sequence[tuple[str, ...]], width: int) -> None:
+    for number, row in enumerate(rows):
+        if len(row) != width:
+            raise UsageError(f"text {number}: {len(row)} texts; expected {width}, as many as in each of the others")
 
 
 def _folder_of(path_or_id: str | Path) -> Path:
@@ -182,4 +187,4 @@ def _folder_of(path_or_id: str | Path) -> Path:
         return path
     from manyhead.encoder.source import locate_encoder
 
-    return locate_encoder(str(path_or_id), None, base=None).folder
+    return locate_encoder(str(path_or_id), None).folder

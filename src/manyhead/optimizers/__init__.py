@@ -3,11 +3,13 @@
 Free of torch: options and the table. Builders: ``build(options, groups) -> torch.optim.Optimizer``.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from manyhead.recipe.schema import Entry, Options
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class GroupOptions(Options):
@@ -23,7 +25,7 @@ class AdamWOptions(GroupOptions):
     """AdamW: decay apart from the gradient. Its eps is that of the course's starter code (S1, S2, S4)."""
 
     kind: Literal["adamw"] = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: float = Field(default=1e-6, gt=0)
 
 
@@ -31,7 +33,7 @@ class AdamOptions(GroupOptions):
     """Adam: decay as part of the gradient. Betas and eps of S3."""
 
     kind: Literal["adam"] = "adam"
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Beta, Beta] = (0.9, 0.99)
     eps: float = Field(default=1e-8, gt=0)
 
 

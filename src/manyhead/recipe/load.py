@@ -14,7 +14,7 @@ from manyhead.recipe.keys import split_key
 from manyhead.recipe.layers import Overrides, at_place, find_recipe, plain, read_layers, set_all, set_key
 from manyhead.recipe.names import FOLDER
 from manyhead.recipe.overrides import Place, Tree
-from manyhead.recipe.schema import Recipe, Tables
+from manyhead.recipe.schema import EMBEDDED, Encoder, Recipe, Tables
 from manyhead.recipe.tables import TABLES, tables_with
 from manyhead.recipe.validate import validated
 from manyhead.recipe.yaml_text import dump_document
@@ -75,8 +75,8 @@ def load_recipe(
     problems += [at_place(fault, tree.place(fault.keys)) for fault in faults]
     if problems or recipe is None:
         raise RecipeError(_in_order(problems))
-    folder = _data_folder(recipe, tree, path)
-    return LoadedRecipe(recipe.with_changes(data_dir=str(folder)), tables, path, tree)
+    recipe = recipe.with_changes(data_dir=str(_data_folder(recipe, tree, path)), encoder=_encoder(recipe, tree))
+    return LoadedRecipe(recipe, tables, path, tree)
 
 
 def recipe_yaml(recipe: Recipe) -> str:
@@ -100,6 +100,20 @@ def _in_order(problems: list[Problem]) -> list[Problem]:
     """Each problem once; those of a file together, by line."""
     paths = list(dict.fromkeys(problem.path for problem in problems))
     return sorted(dict.fromkeys(problems), key=lambda problem: (paths.index(problem.path), problem.line or 0))
+
+
+def _encoder(recipe: Recipe, tree: Tree) -> Encoder:
+    """The encoder with a checkpoint folder in full: relative ones count from the file that wrote them, or from here."""
+    encoder = recipe.encoder
+    written = tree.place(("encoder", "checkpoint")).path
+    bases = [written.parent, Path()] if isinstance(written, Path) else [Path()]
+    if not encoder.checkpoint.strip() or encoder.checkpoint == EMBEDDED:
+        return encoder
+    try:
+        folder = next((base / encoder.checkpoint for base in bases if (base / encoder.checkpoint).is_dir()), None)
+    except OSError:  # longer than a path can be; what is made of it is said where the encoder is looked for
+        return encoder
+    return encoder if folder is None else encoder.model_copy(update={"checkpoint": str(folder.resolve())})
 
 
 def _data_folder(recipe: Recipe, tree: Tree, path: Path | None) -> Path:

@@ -148,12 +148,14 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+EMBEDDED = "embedded"
+"""The checkpoint that comes as a Python package, for work without a network."""
+
+
 class Encoder(Strict):
     """The shared encoder."""
 
-    checkpoint: str = Field(
-        default="embedded", description="A folder, a run or model of ours, a hub id, or 'embedded'."
-    )
+    checkpoint: str = Field(default=EMBEDDED, description="A folder, a run or model of ours, a hub id, or 'embedded'.")
     revision: str | None = Field(default=None, description="Revision of a hub id; the resolved recipe pins the commit.")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout of hidden states inside the encoder.")
     attention_dropout: float | None = Field(

@@ -6,7 +6,7 @@ with the size and sha256 of each. It is published by one rename. Nothing is pick
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -42,14 +42,14 @@ def save_checkpoint(
     *,
     state: dict[str, Any],
 ) -> Checkpoint:
-    """Writes and publishes the checkpoint of ``step`` below ``folder``; one that exists already is left as it is.
+    """Writes and publishes the checkpoint of ``step`` below ``folder``, in the place of a damaged one that is there.
 
     Raises `WriteError` where the disk is full or
     read-only; nothing half-written is left.
     """
     final = checkpoint_folder(folder, step)
-    if final.exists():
-        return Checkpoint(final, step, read_state(final))
+    with writing(str(final)):
+        shutil.rmtree(final, ignore_errors=True)
     with writing(str(final)), new_folder(final) as temporary:
         save_weights(model, temporary / WEIGHTS)
         save_file(_optimizer_tensors(optimizer, model), temporary / OPTIMIZER, metadata={"format": "pt"})
@@ -85,7 +85,7 @@ def checkpoint_folder(folder: Path, step: int) -> Path:
 def newest_valid(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint whose manifest holds, and a line about each newer one that is damaged."""
     problems: list[str] = []
-    for path in sorted(checkpoint_folders(folder), reverse=True):
+    for path in reversed(checkpoint_folders(folder)):
         problem = damage(path)
         if problem is None:
             state = read_state(path)
@@ -119,11 +119,16 @@ def read_state(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads((path / STATE).read_text(encoding="utf-8")))
 
 
-def rotate(folder: Path, keep: int, protected: Iterable[Path]) -> None:
-    """Removes all but the ``keep`` newest checkpoints and the ``protected`` ones."""
-    kept = {path.resolve() for path in protected}
-    for path in checkpoint_folders(folder)[:-keep]:
-        if path.resolve() not in kept:
+def rotate(folder: Path, keep: int, best_of: Callable[[Checkpoint], int | None]) -> None:
+    """Removes all but the ``keep`` newest checkpoints and those that were the best when one of these was written.
+
+    So each checkpoint that is kept can be gone on from. ``best_of`` tells the step of the best.
+    """
+    newest = checkpoint_folders(folder)[-keep:]
+    bests = {best_of(Checkpoint(path, int(state["step"]), state)) for path in newest for state in [read_state(path)]}
+    kept = {*newest, *(checkpoint_folder(folder, step) for step in bests if step is not None)}
+    for path in checkpoint_folders(folder):
+        if path not in kept:
             doomed = path.with_name(f".tmp-old-{path.name}")
             path.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,17 +52,35 @@ class RunFolder:
             self._metrics.flush()
 
     def logged_bytes(self) -> int:
-        """Length of metrics.jsonl, which a checkpoint records."""
+        """Length of metrics.jsonl on disk, which a checkpoint records."""
         path = self.path / METRICS
+        if self._metrics is not None:
+            os.fsync(self._metrics.fileno())
         return path.stat().st_size if path.exists() else 0
 
     def cut_log(self, size: int) -> None:
-        """Cuts metrics.jsonl back to ``size`` bytes, dropping what was logged after a checkpoint."""
+        """Cuts metrics.jsonl back to ``size`` bytes, dropping what was logged after a checkpoint.
+
+        Raises `CheckpointError` where it is shorter: lines that the checkpoint knew are gone.
+        """
         path = self.path / METRICS
+        if self.logged_bytes() < size:
+            raise CheckpointError(
+                f"{path}: has {self.logged_bytes()} bytes, the checkpoint was written at {size}; expected the run's "
+                "own log; bring it back or start a new run by --out"
+            )
         if path.exists() and path.stat().st_size > size:
             with path.open("r+b") as file:
                 file.truncate(size)
                 os.fsync(file.fileno())
+
+    def remove_leftovers(self) -> None:
+        """Removes temporary files and folders that a killed process left; call it while the run is locked."""
+        for path in [*self.path.glob(".tmp-*"), *self.checkpoints.glob(".tmp-*")]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def point_best(self, checkpoint: Path) -> None:
         """Makes ``best`` a link to ``checkpoint``."""
@@ -95,12 +114,21 @@ class RunFolder:
 
 def check_free(path: Path) -> None:
     """Raises `UsageError` where a run cannot be created at ``path``: it exists, or its parent cannot be written."""
-    if path.exists() or path.is_symlink():
+    try:
+        exists = path.exists() or path.is_symlink()
+        parent = next(folder for folder in [path.parent, *path.parent.parents] if folder.exists())
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; expected a folder for the run; choose another by --out") from error
+    if exists:
         do = "go on with it by --resume, or choose another folder by --out"
         raise UsageError(f"{path} exists already; expected a new folder; {do}")
-    parent = next(folder for folder in [path.parent, *path.parent.parents] if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise UsageError(f"{parent} cannot be written to; expected a folder for the run; choose another by --out")
+
+
+def is_empty(path: Path) -> bool:
+    """Whether a folder holds nothing."""
+    return next(path.iterdir(), None) is None
 
 
 def create_run(path: Path, recipe: str, state: Mapping[str, Any], save_encoder: Callable[[Path], None]) -> RunFolder:

@@ -4,10 +4,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from manyhead.errors import StoppedError
+from manyhead.errors import CheckpointError, DivergedError, StoppedError
 from manyhead.evaluation.evaluate import Evaluation
 from manyhead.evaluation.metrics import METRICS, overall
 from manyhead.model import load_weights
@@ -19,6 +18,7 @@ from manyhead.training.checkpoint import (
     Checkpoint,
     checkpoint_folder,
     checkpoint_folders,
+    damage,
     load_checkpoint,
     rotate,
     save_checkpoint,
@@ -104,12 +104,12 @@ class StageRunner:
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Goes back to ``checkpoint``: weights, optimiser, place, and the log as long as it was then."""
-        self.progress = Progress(**checkpoint.state["progress"])
+        self.progress = _progress(checkpoint)
         learner = self.plans[self.progress.stage].learner
         load_checkpoint(checkpoint, learner.model, learner.optimizer)
         self.folder.cut_log(self.progress.logged_bytes)
         if self.progress.best_step is not None:
-            self.folder.point_best(self._best_folder())
+            self.folder.point_best(checkpoint_folder(self.folder.checkpoints, self.progress.best_step))
 
     def run(self) -> None:
         """Runs what is left of all stages; the model then holds the best weights of the last one."""
@@ -165,6 +165,7 @@ class StageRunner:
         evaluation = self.evaluate()
         if evaluation is None:
             return True
+        self._check_finite(plan, evaluation)
         seconds = time.perf_counter() - began
         self.progress.seconds += seconds
         score = selection_score(evaluation, plan.options.select_by, self.primary)
@@ -179,6 +180,14 @@ class StageRunner:
         self.observer.evaluated(evaluation, self.progress.stage_step, is_best=improved)
         return improved
 
+    def _check_finite(self, plan: StagePlan, evaluation: Evaluation) -> None:
+        bad = [task for task, found in evaluation.predictions.items() if not found.are_finite]
+        if bad:
+            raise DivergedError(
+                f"stage {plan.options.name}, step {self.progress.stage_step}: dev predictions of {', '.join(bad)} are "
+                "not finite numbers; the checkpoint before is kept; lower the learning rate"
+            )
+
     def _save(self, plan: StagePlan, improved: bool) -> None:
         progress = self.progress
         if improved:
@@ -192,20 +201,17 @@ class StageRunner:
             learner.optimizer,
             state={"stage": plan.options.name, "progress": asdict(progress)},
         )
-        protected: list[Path] = []
-        if progress.best_step is not None:
-            protected.append(self._best_folder())
-            if improved:
-                self.folder.point_best(self._best_folder())
-        rotate(self.folder.checkpoints, plan.options.keep_checkpoints, protected)
+        if improved:
+            self.folder.point_best(checkpoint_folder(self.folder.checkpoints, progress.step))
+        rotate(self.folder.checkpoints, plan.options.keep_checkpoints, lambda kept: _progress(kept).best_step)
 
     def _load_best(self) -> None:
-        if self.progress.best_step is not None:
-            load_weights(self.plans[0].learner.model, self._best_folder() / WEIGHTS)
-
-    def _best_folder(self) -> Path:
-        assert self.progress.best_step is not None
-        return checkpoint_folder(self.folder.checkpoints, self.progress.best_step)
+        if self.progress.best_step is None:
+            return
+        best = checkpoint_folder(self.folder.checkpoints, self.progress.best_step)
+        if problem := damage(best):
+            raise CheckpointError(f"{best}: {problem}; expected the best weights of the run; start a new run by --out")
+        load_weights(self.plans[0].learner.model, best / WEIGHTS)
 
     def _end_by_signal(self) -> None:
         number = self.stop.signal_number
@@ -234,6 +240,10 @@ class StageRunner:
     def _event(self, text: str) -> None:
         self.folder.log({"kind": "event", "text": text, "time": _clock(0.0)})
         self.observer.event(text)
+
+
+def _progress(checkpoint: Checkpoint) -> Progress:
+    return Progress(**checkpoint.state["progress"])
 
 
 def selection_score(evaluation: Evaluation, select_by: str, primary: Mapping[str, str]) -> float:

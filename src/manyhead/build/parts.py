@@ -1,0 +1,100 @@
+"""Everything a run reads before it trains: the encoder's files, the tokenizer, the data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from transformers import PretrainedConfig
+
+from manyhead.data.cache import default_cache_dir, load_task_data
+from manyhead.data.check import DataReport, check_data
+from manyhead.data.examples import Resolve, reference_of, resolver
+from manyhead.data.fetch import fetch, pin_recipe_references
+from manyhead.data.task_data import TaskData
+from manyhead.device import Hardware, choose_hardware
+from manyhead.encoder.load import read_config
+from manyhead.encoder.source import EncoderSource, locate_encoder
+from manyhead.encoder.tokenizer import check_vocabulary, load_tokenizer
+from manyhead.inference.model_folder import ENCODER, model_in, save_encoder_files
+from manyhead.recipe.load import LoadedRecipe
+from manyhead.recipe.schema import Recipe, Split, Tables
+from manyhead.training.observer import Observer
+
+TRAINING_SPLITS: tuple[Split, ...] = ("train", "dev")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything read before training starts.
+
+    ``encoder`` is the folder of configuration and tokenizer. ``source`` has the weights to start from; None where those
+    of a checkpoint are to come.
+    """
+
+    recipe: Recipe
+    tables: Tables
+    source: EncoderSource | None
+    encoder: Path
+    config: PretrainedConfig
+    tokenizer: Tokenizer
+    data: Mapping[tuple[str, str], TaskData]
+    hardware: Hardware
+
+    def save_encoder(self, folder: Path) -> None:
+        """Writes the encoder's configuration and tokenizer into ``folder``."""
+        save_encoder_files(self.encoder, self.config, self.tokenizer, folder)
+
+    def split(self, split: str) -> dict[str, TaskData]:
+        """The tasks' data of one split, in recipe order."""
+        return {task: data for (task, name), data in self.data.items() if name == split}
+
+
+def read_parts(
+    loaded: LoadedRecipe,
+    watcher: Observer,
+    *,
+    report: DataReport | None = None,
+    encoder: Path | None = None,
+    hardware: Hardware | None = None,
+) -> Parts:
+    """Reads all parts of ``loaded``; nothing is trained and nothing written but caches.
+
+    ``report`` of an earlier `check_data` saves another check. ``encoder`` is a run's own configuration and tokenizer,
+    to go on from its checkpoint; without it the recipe's checkpoint is located. Raises `UsageError` and `DataError`.
+    """
+    recipe = loaded.recipe
+    source = None
+    if encoder is None:
+        source = locate_encoder(recipe.encoder.checkpoint, recipe.encoder.revision)
+        for note in source.notes:
+            watcher.event(note)
+        encoder = model_in(source.folder) / ENCODER if source.kind == "manyhead" else source.folder
+    config = read_config(encoder, dropout=recipe.encoder.dropout, attention_dropout=recipe.encoder.attention_dropout)
+    tokenizer = load_tokenizer(encoder)
+    check_vocabulary(tokenizer, config.vocab_size, encoder)
+    revision = recipe.encoder.revision if source is None else source.revision
+    recipe = pin_recipe_references(recipe, _hub_cache(), encoder_revision=revision)
+    resolve = resolve_files(recipe)
+    report = report or check_data(recipe, place=loaded.place, resolve=resolve)
+    report.raise_errors()
+    for warning in report.warnings:
+        watcher.event(str(warning))
+    data = {
+        (name, split): load_task_data(name, split, recipe, tokenizer, resolve=resolve)
+        for split in TRAINING_SPLITS
+        for name, task in recipe.tasks.items()
+        if reference_of(task, split) is not None
+    }
+    hardware = hardware or choose_hardware(recipe.device, recipe.precision, recipe.threads)
+    return Parts(recipe, loaded.tables, source, encoder, config, tokenizer, data, hardware)
+
+
+def resolve_files(recipe: Recipe) -> Resolve:
+    """Finds the files that the recipe's tasks name, below its data folder or on the hub."""
+    return resolver(Path(recipe.data_dir), partial(fetch, cache_dir=_hub_cache()))
+
+
+def _hub_cache() -> Path:
+    return default_cache_dir() / "hub"

@@ -1,0 +1,66 @@
+"""What a run says of itself: state.json while it runs, summary.json when it is done."""
+
+import platform
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+from manyhead.build.parts import Parts
+from manyhead.evaluation.evaluate import Evaluation
+from manyhead.evaluation.metrics import majority_baseline, task_scores
+from manyhead.training.stages import StageRunner
+
+_PACKAGES = ("manyhead", "torch", "transformers", "tokenizers", "safetensors", "numpy")
+
+
+def state_of(parts: Parts) -> dict[str, Any]:
+    """state.json of a new run: versions, hardware, and hashes of data and labels."""
+    return {
+        "status": "new",
+        "created": now(),
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}},
+        "hardware": parts.hardware.describe(),
+        "data": {
+            f"{task}.{split}": {"rows": data.n_examples, "data": data.data_hash, "labels": data.label_hash}
+            for (task, split), data in parts.data.items()
+        },
+    }
+
+
+def summary_of(parts: Parts, runner: StageRunner, final: Evaluation | None) -> dict[str, Any]:
+    """summary.json: dev scores of the best weights beside the baseline, and what training them took."""
+    progress = runner.progress
+    return {
+        "name": parts.recipe.name,
+        "seed": parts.recipe.seed,
+        "status": "finished",
+        "dev": None if final is None else final.as_dict(),
+        "overall": None if final is None else final.overall,
+        "overall_raw": None if final is None else final.overall_raw,
+        "baseline": {"tasks": _baseline(parts)},
+        "primary": dict(runner.primary),
+        "best": {"stage": runner.plans[progress.stage].options.name, "step": progress.best_step},
+        "steps": progress.step,
+        "seconds": round(progress.seconds, 3),
+        "examples": progress.examples,
+        "tokens": progress.tokens,
+        "hardware": parts.hardware.describe(),
+    }
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _baseline(parts: Parts) -> dict[str, dict[str, float | int]]:
+    """Dev scores of predicting the most frequent training class, or the mean training score."""
+    found: dict[str, dict[str, float | int]] = {}
+    train_data = parts.split("train")
+    for name, dev in parts.split("dev").items():
+        task = parts.recipe.tasks[name]
+        train_targets = train_data[name].targets if name in train_data else None
+        if train_targets is not None and dev.targets is not None:
+            guess = majority_baseline(task.kind, train_targets, dev.targets)
+            found[name] = task_scores(task.kind, guess, dev.targets, task.range, len(task.label_names))
+    return found

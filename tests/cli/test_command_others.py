@@ -1,0 +1,112 @@
+"""``manyhead quickstart``, ``init``, ``recipes`` and ``report``."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import document, run
+
+from manyhead.recipe.load import load_recipe
+from manyhead.recipe.shipped import shipped_recipes
+from tiny import SAMPLE, sample_texts
+
+
+def quick(encoder: Path) -> tuple[str, ...]:
+    """Settings that make the quickstart a matter of a second."""
+    settings = (f"encoder.checkpoint={encoder}", "encoder.max_tokens=40", "stages.0.max_steps=6", "threads=1")
+    return tuple(word for setting in settings for word in ("--set", setting))
+
+
+def test_the_quickstart_trains_tries_and_says_what_next(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("quickstart", *quick(encoder))
+    for shown in ("majority baseline", "new text", "runs/quickstart/report.html", "manyhead init"):
+        assert shown in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 100
+    assert "--resume" in run("quickstart", *quick(encoder), code=2).stderr
+    again = document("quickstart", *quick(encoder), "--resume")
+    assert again["run"] == "runs/quickstart"
+    assert set(again["predictions"]) == set(again["dev"]["tasks"]) == {"reviews", "questions", "sentences"}
+    new = [text for trials in again["predictions"].values() for trial in trials for text in trial["texts"]]
+    assert not set(new) & set(sample_texts())
+
+
+def test_init_prints_a_recipe_that_loads_and_trains(encoder: Path, tmp_path: Path) -> None:
+    files = [SAMPLE / name for name in ("reviews.train.csv", "reviews.dev.csv", "sentences.train.csv")]
+    result = run("init", *files)
+    assert yaml.safe_load(result.stdout)["manyhead"] == 1
+    assert "reviews: classification of text, target grade" in result.stderr
+    found = document("init", *files)
+    assert found["recipe"] == result.stdout
+    assert found["tasks"] == ["reviews", "sentences"]
+    out = tmp_path / "new" / "mine.yaml"
+    result = run("init", *files, "--out", out, "--name", "mine")
+    assert result.stdout == ""
+    assert out.read_text().count("name: mine") == 1
+    words = (
+        "--set",
+        f"encoder.checkpoint={encoder}",
+        "--set",
+        "encoder.max_tokens=32",
+        "--set",
+        "stages.0.max_steps=2",
+    )
+    run(
+        "train",
+        out,
+        *words,
+        "--set",
+        "tasks.sentences.files.dev={from: train, fraction: 0.1}",
+        "--out",
+        tmp_path / "run",
+    )
+
+
+def test_init_replaces_nothing_and_says_what_it_cannot_use(tmp_path: Path) -> None:
+    out = tmp_path / "mine.yaml"
+    out.write_text("mine")
+    assert "exists already" in run("init", SAMPLE / "reviews.train.csv", "--out", out, code=2).stderr
+    assert out.read_text() == "mine"
+    assert "gone.csv" in run("init", tmp_path / "gone.csv", code=2).stderr
+    (tmp_path / "numbers.csv").write_text("a,b\n1,2\n3,4\n")
+    assert "numbers.csv" in run("init", tmp_path / "numbers.csv", code=2).stderr
+
+
+def test_recipes_are_listed(tmp_path: Path) -> None:
+    found = document("recipes", "ls")["recipes"]
+    assert [entry["name"] for entry in found] == [recipe.name for recipe in shipped_recipes()]
+    assert set(found[0]) == {"name", "study", "title", "published"}
+    listed = run("recipes", "ls").stdout
+    assert all(entry["name"] in listed and entry["title"] in listed for entry in found)
+
+
+@pytest.mark.parametrize("name", [recipe.name for recipe in shipped_recipes()])
+def test_recipes_are_shown_and_copied_as_they_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = run("recipes", "show", name).stdout
+    assert document("recipes", "show", name)["recipe"] == shown
+    run("recipes", "cp", name)
+    copied = tmp_path / f"{name.rpartition('/')[2]}.yaml"
+    assert copied.read_text() == shown
+    assert load_recipe(copied, data_dir=".").recipe == load_recipe(name, data_dir=".").recipe
+    assert "exists already" in run("recipes", "cp", name, code=2).stderr
+    (tmp_path / "folder").mkdir()
+    assert document("recipes", "cp", name, "folder")["path"] == f"folder/{copied.name}"
+
+
+def test_a_recipe_that_is_not_there_gets_a_suggestion() -> None:
+    assert "quickstart" in run("recipes", "show", "quickstrat", code=2).stderr
+
+
+def test_reports_are_written_anew(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run", symlinks=True)
+    (tmp_path / "run/report.html").unlink()
+    assert run("report", tmp_path / "run").stdout == f"{tmp_path / 'run/report.html'}\n"
+    assert (tmp_path / "run/report.html").read_text().startswith("<!")
+    assert document("report", tmp_path / "run", trained)["reports"] == [
+        str(folder / "report.html") for folder in (tmp_path / "run", trained)
+    ]
+    assert str(tmp_path) in run("report", tmp_path / "run", tmp_path, code=2).stderr
