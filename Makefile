@@ -36,7 +36,7 @@ help: ## list the targets
 setup: $(DEV_STAMP) ## create .venv with everything for development
 
 quickstart: $(RUN_STAMP) ## install what running needs, then train on the packaged sample and show the scores
-	$(BIN)/manyhead quickstart
+	$(BIN)/manyhead quickstart --resume
 
 test: lint ## lint, types and the quick tests
 	$(BIN)/pytest -n $(JOBS)
