@@ -29,8 +29,9 @@ class Commands(TyperGroup):
         except ManyheadError as error:
             print(error, file=sys.stderr)
             code = error.exit_code
+            _drop_what_cannot_be_written()
         except BrokenPipeError:
-            _leave_pipe()
+            _leave_stdout()
             code = CLOSED_PIPE
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
@@ -87,7 +88,15 @@ def main() -> None:
     app()
 
 
-def _leave_pipe() -> None:
+def _drop_what_cannot_be_written() -> None:
+    """Python ends with a code of its own where stdout still cannot be written when it is closed."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _leave_stdout()
+
+
+def _leave_stdout() -> None:
     """Lets what is left in stdout's buffer go nowhere, so that Python does not complain at its end."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
