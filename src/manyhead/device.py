@@ -3,10 +3,13 @@
 import os
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from manyhead.errors import UsageError
+
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Hardware:
 
     def describe(self) -> dict[str, str | int]:
         """For the run's record: what was decided and what it was decided on."""
-        name = torch.cuda.get_device_name() if self.device == "cuda" else platform.processor() or platform.machine()
+        name = torch.cuda.get_device_name() if self.device == "cuda" else _cpu("model name") or platform.machine()
         return {
             "device": self.device,
             "device_name": name,
@@ -58,10 +61,19 @@ def _multiplies_bf16(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+        return not _BF16_FLAGS.isdisjoint(_cpu("flags").split())
     return False
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu(field: str) -> str:
+    """A field of the first processor as Linux describes it; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    found = (line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field)
+    return next(found, "")

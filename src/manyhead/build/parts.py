@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from tokenizers import Tokenizer
 from transformers import PretrainedConfig
 
-from manyhead.data.cache import default_cache_dir, load_task_data
+from manyhead.data.cache import load_task_data
 from manyhead.data.check import DataReport, check_data
-from manyhead.data.examples import Resolve, reference_of, resolver
-from manyhead.data.fetch import fetch, pin_recipe_references
+from manyhead.data.examples import reference_of
+from manyhead.data.fetch import pin_recipe_references
+from manyhead.data.resolve import hub_cache, resolve_files
 from manyhead.data.task_data import TaskData
 from manyhead.device import Hardware, choose_hardware
 from manyhead.encoder.load import read_config
@@ -75,7 +75,7 @@ def read_parts(
     tokenizer = load_tokenizer(encoder)
     check_vocabulary(tokenizer, config.vocab_size, encoder)
     revision = recipe.encoder.revision if source is None else source.revision
-    recipe = pin_recipe_references(recipe, _hub_cache(), encoder_revision=revision)
+    recipe = pin_recipe_references(recipe, hub_cache(), encoder_revision=revision)
     resolve = resolve_files(recipe)
     report = report or check_data(recipe, place=loaded.place, resolve=resolve)
     report.raise_errors()
@@ -89,12 +89,3 @@ def read_parts(
     }
     hardware = hardware or choose_hardware(recipe.device, recipe.precision, recipe.threads)
     return Parts(recipe, loaded.tables, source, encoder, config, tokenizer, data, hardware)
-
-
-def resolve_files(recipe: Recipe) -> Resolve:
-    """Finds the files that the recipe's tasks name, below its data folder or on the hub."""
-    return resolver(Path(recipe.data_dir), partial(fetch, cache_dir=_hub_cache()))
-
-
-def _hub_cache() -> Path:
-    return default_cache_dir() / "hub"

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,11 +112,9 @@ def check_recipe(loaded: "LoadedRecipe", *, note: Callable[[str], None]) -> Chec
 
 def _resolver(recipe: "Recipe") -> "Resolve":
     """Finds files; what cannot be fetched is one more thing wrong with the data."""
-    from manyhead.data.cache import default_cache_dir
-    from manyhead.data.examples import resolver
-    from manyhead.data.fetch import fetch
+    from manyhead.data.resolve import resolve_files
 
-    resolve = resolver(Path(recipe.data_dir), partial(fetch, cache_dir=default_cache_dir() / "hub"))
+    resolve = resolve_files(recipe)
 
     def find(reference: str) -> Path:
         try:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -111,9 +110,8 @@ def score_examples(stored: Stored, examples: "Mapping[str, Examples]", *, note: 
 
 
 def _open(recipe: "Recipe", name: str, task: "Task", split: SplitName, file: Path | None) -> "Examples | None":
-    from manyhead.data.cache import default_cache_dir
-    from manyhead.data.examples import read_examples, reference_of, resolver
-    from manyhead.data.fetch import fetch
+    from manyhead.data.examples import read_examples, reference_of
+    from manyhead.data.resolve import resolve_files
 
     if file is not None:
         # As a test split, whose targets may be missing: that gets a message of its own.
@@ -122,8 +120,7 @@ def _open(recipe: "Recipe", name: str, task: "Task", split: SplitName, file: Pat
     reference = reference_of(task, split)
     if reference is None:
         return None
-    resolve = resolver(Path(recipe.data_dir), partial(fetch, cache_dir=default_cache_dir() / "hub"))
-    return read_examples(name, task, split, resolve(reference), seed=recipe.seed)
+    return read_examples(name, task, split, resolve_files(recipe)(reference), seed=recipe.seed)
 
 
 def _ticker(total: int, note: Callable[[str], None]) -> Callable[[int], None]:

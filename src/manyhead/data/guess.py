@@ -142,7 +142,7 @@ stages:
     schedule: {kind: shuffled}  # every batch of every task once an epoch, in random order
     epochs: 3
     batch_size: 32
-    optimizer: {kind: adamw, lr: 5.0e-5, head_lr: 5.0e-4}
+    optimizer: {kind: adamw, lr: 1.0e-4, head_lr: 5.0e-4}
     rate: {kind: linear, warmup: 0.1}
 """
 
