@@ -1,5 +1,6 @@
 """Writing so that a reader never sees half a file or half a folder: temporary name, fsync, rename."""
 
+import errno
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from typing import Any
 from manyhead.errors import CheckpointError, WriteError
 
 _CHUNK = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def sha256_of(path: Path) -> str:
@@ -77,9 +79,14 @@ def new_folder(final: Path) -> Iterator[Path]:
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
         sync_folder(temporary)
-        if final.exists():
-            raise FileExistsError(final)
-        temporary.rename(final)
+        try:
+            if final.exists():
+                raise FileExistsError(final)
+            temporary.rename(final)
+        except OSError as error:
+            if final.exists():
+                raise FileExistsError(final) from error
+            raise
         sync_folder(final.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -91,4 +98,5 @@ def writing(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise WriteError(f"{what} could not be written: {error}; free some space or choose another place") from error
+        do = "free some space" if error.errno in _FULL else "check the folder, or choose another place"
+        raise WriteError(f"{what} could not be written: {error.strerror or error}; {do}") from error

@@ -1,6 +1,7 @@
 """``manyhead check``: everything wrong at once, and what training would cost."""
 
 import csv
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,17 @@ def test_everything_wrong_with_the_data_comes_at_once(recipe: Path, tmp_path: Pa
     assert not found["ok"]
     assert len(found["errors"]) == 3
     assert found["cost"] is None
+
+
+@pytest.mark.parametrize("words", [("--set", "stages.0.batch_sise=4"), ("--set", "seed=x"), ("gone.yaml",)])
+def test_a_wrong_recipe_is_a_document_too(words: tuple[str, ...], recipe: Path) -> None:
+    words = words if len(words) == 1 else (str(recipe), *words)
+    plain = run("check", *words, code=2)
+    result = run("check", *words, "--json", code=2)
+    assert result.stderr == plain.stderr
+    errors = plain.stderr.splitlines()
+    assert errors
+    assert json.loads(result.stdout) == {"ok": False, "errors": errors, "warnings": [], "data": None, "cost": None}
 
 
 def test_an_encoder_that_is_missing_leaves_the_data_report(recipe: Path, tmp_path: Path) -> None:

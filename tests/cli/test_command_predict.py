@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,15 @@ def test_a_file_keeps_its_columns_and_gets_the_predicted_ones(trained: Path, tmp
         assert f"probability_{row['label']}" == max(found, key=lambda name: found[name])
         assert row["prediction"] in "01234"
         assert row["truncated"] in "01"
+
+
+def test_a_quoted_line_break_is_part_of_its_row(trained: Path, tmp_path: Path) -> None:
+    text = as_csv(("id", "text"), ("1", "Nice room\nbut loud, really"), ("2", "x"))
+    path = tmp_path / "a.csv"
+    path.write_text(text, newline="")
+    for words, stdin in ((("--input", path), None), ((), text)):
+        found = rows_of(run("predict", trained, "--task", "reviews", *words, stdin=stdin).stdout)
+        assert [(row["id"], row["text"]) for row in found] == [("1", "Nice room\nbut loud, really"), ("2", "x")]
 
 
 def test_predictions_are_those_of_the_run(trained: Path) -> None:
@@ -168,7 +178,6 @@ def test_the_course_format(trained: Path, tmp_path: Path) -> None:
         ids = [row["id"] for row in rows_of((SAMPLE / f"{task}.dev.csv").read_text())]
         assert all(re.fullmatch(r"\S+ , -?[\d.]+ ", line) for line in lines[1:])
         assert [line.split(" , ")[0] for line in lines[1:]] == ids
-    run("predict", trained, "--task", "reviews", "--format", "cs224n", stdin="text\nno id\n", code=2)
     run("predict", trained, "--task", "reviews", "--format", "cs224n", stdin="id,text\n1\n", code=2)
 
 
@@ -176,16 +185,16 @@ def test_the_course_format(trained: Path, tmp_path: Path) -> None:
     ("stdin", "words", "expected"),
     [
         ("id,body\n1,x\n", (), "no column 'text'; expected one of each text column; there are: 'id', 'body'"),
-        ("text,prediction\nx,1\n", (), "prediction"),
         ("", (), "stdin is empty"),
         ("text\nx\n", ("--task", "nonsense"), "no task 'nonsense'"),
         ("text\nx\n", ("--input", "gone.csv"), "gone.csv"),
-        ("text\nx\n", ("--output", "gone/out.csv"), "gone/out.csv"),
+        ("text\nx\n", ("--output", "gone/out.csv"), "no folder gone; make it or choose another --output\n"),
+        ("text\nx\n", ("--output", "."), "is a folder"),
+        ("body\nx\n", ("--output", "gone/out.csv"), "no folder gone"),
     ],
 )
 def test_what_cannot_be_done_is_told(stdin: str, words: tuple[str, ...], expected: str, trained: Path) -> None:
-    code = 74 if "--output" in words else 2
-    result = run("predict", trained, "--task", "reviews", *words, stdin=stdin, code=code)
+    result = run("predict", trained, "--task", "reviews", *words, stdin=stdin, code=2)
     assert expected in result.stderr
     assert result.stdout == ""
 
@@ -207,6 +216,84 @@ def test_a_file_may_be_replaced_by_its_own_predictions(trained: Path, tmp_path: 
     path.write_text("text\nfirst\nsecond\n")
     run("predict", trained, "--task", "reviews", "--input", path, "--output", path)
     assert [row["text"] for row in rows_of(path.read_text())] == ["first", "second"]
+
+
+def test_the_course_format_wants_an_id_column(trained: Path) -> None:
+    words = ("predict", trained, "--task", "reviews", "--format", "cs224n")
+    text = as_csv(("key", "text"), ("a", "Fine."))
+    result = run(*words, stdin=text, code=2)
+    assert result.stdout == ""
+    assert "stdin: no id column 'id'; expected one" in result.stderr
+    assert "--set tasks.reviews.id=COLUMN" in result.stderr
+    assert run(*words, "--set", "tasks.reviews.id=key", stdin=text).stdout.splitlines()[1].startswith("a , ")
+    assert "2 id columns 'id'" in run(*words, stdin="id,id,text\n1,2,x\n", code=2).stderr
+
+
+def test_columns_named_as_predicted_ones_are_kept(trained: Path) -> None:
+    words = ("predict", trained, "--task", "reviews")
+    text = as_csv(("text", "label", "truncated", "input_label"), ("Fine.", "mine", "cut", "other"))
+    result = run(*words, stdin=text)
+    (row,) = rows_of(result.stdout)
+    assert list(row) == ["text", "input_2_label", "input_truncated", "input_label", *REVIEWS, "truncated"]
+    assert (row["input_2_label"], row["input_truncated"], row["input_label"]) == ("mine", "cut", "other")
+    assert result.stderr.splitlines() == [
+        "stdin: columns named as what is predicted are kept by other names: "
+        "'label' is now 'input_2_label', 'truncated' is now 'input_truncated'"
+    ]
+    lines = run(*words, "--format", "jsonl", stdin=text)
+    assert lines.stderr == result.stderr
+    found = json.loads(lines.stdout)
+    assert list(found) == list(row)
+    assert [found[name] for name in list(row)[:4]] == ["Fine.", "mine", "cut", "other"]
+    assert document(*words, stdin=text)["predictions"] == [found]
+
+
+def test_predictions_can_be_predicted_for_again(trained: Path) -> None:
+    text = as_csv(("id", "text"), ("a", "Fine."))
+    for times in range(3):
+        text = run("predict", trained, "--task", "reviews", stdin=text).stdout
+        assert len(next(csv.reader(io.StringIO(text)))) == 2 + (times + 1) * (len(REVIEWS) + 1)
+    (row,) = rows_of(text)
+    assert row["prediction"] == row["input_prediction"] == row["input_2_prediction"]
+
+
+def test_a_text_column_may_be_named_as_a_predicted_one(trained: Path) -> None:
+    words = ("predict", trained, "--task", "reviews")
+    (expected,) = rows_of(run(*words, stdin="text\nFine.\n").stdout)
+    stdin = '{"label": "Fine."}\n'
+    (row,) = rows_of(run(*words, "--set", "tasks.reviews.text=[label]", stdin=stdin).stdout)
+    assert row.pop("input_label") == expected.pop("text")
+    assert row == expected
+
+
+def test_cells_of_columns_of_one_name_are_all_kept(trained: Path) -> None:
+    text = as_csv(("text", "a", "a", "a_2", "label", "label"), ("Fine.", "1", "2", "3", "4", "5"))
+    words = ("predict", trained, "--task", "reviews")
+    found = json.loads(run(*words, "--format", "jsonl", stdin=text).stdout)
+    assert {**found, "a": "1", "a_3": "2", "a_2": "3", "input_label": "4", "input_2_label": "5"} == found
+    names = next(csv.reader(io.StringIO(run(*words, stdin=text).stdout)))
+    assert names[:6] == ["text", "a", "a", "a_2", "input_label", "input_2_label"]
+
+
+def test_a_model_that_cannot_be_loaded_leaves_stdout_empty(trained: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(trained / "model", model)
+    for path in model.glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:100])
+    out = tmp_path / "out.csv"
+    out.write_text("old")
+    for words in ((), ("--format", "jsonl"), ("--output", out)):
+        result = run("predict", model, "--task", "reviews", *words, stdin="text\nx\n", code=4)
+        assert result.stdout == ""
+    assert out.read_text() == "old"
+
+
+def test_the_help_says_which_rows_get_no_prediction(trained: Path) -> None:
+    told = " ".join(run("predict", "--help").stdout.split())
+    assert "one whose text is missing (null, or the row is broken) gets an empty prediction" in told
+    assert "Empty texts are predicted." in told
+    rows = rows_of(run("predict", trained, "--task", "reviews", stdin='id,text\n1,""\n').stdout)
+    assert rows[0]["prediction"]
 
 
 def test_a_header_alone_gives_a_header(trained: Path) -> None:

@@ -143,7 +143,13 @@ def test_a_cut_gives_every_row_to_one_split(
 ) -> None:
     path = write_lines(tmp_path_factory.mktemp("cut") / "a.csv", "text,label", *(f"w{i},{i % 2}" for i in range(n)))
     task = make_task(files={"train": "a.csv", "dev": {"from": "train", "fraction": fraction}})
-    train, dev = (read(task, path, split, seed)[0] for split in ("train", "dev"))
+    train = read(task, path, "train", seed)[0]
+    if len(train) == n > 0:
+        with pytest.raises(DataError, match=f"of {n} rows? is none"):
+            read(task, path, "dev", seed)
+        assert n * fraction <= 2
+        return
+    dev = read(task, path, "dev", seed)[0]
     assert sorted(example.line for example in train + dev) == list(range(2, n + 2))
     assert abs(len(dev) - n * fraction) <= 2
     again = read(task, path, "dev", seed)[0]
@@ -165,6 +171,21 @@ def test_a_cut_depends_on_seed_and_task_and_counts_broken_rows_once(tmp_path: Pa
     dev, dev_examples = read(task, path, "dev")
     assert len(train) + len(dev) == 900
     assert (train_examples.tally().rejects.total, dev_examples.tally().rejects.total) == (100, 0)
+
+
+def test_findings_on_a_cut_dev_split_name_its_own_key(tmp_path: Path) -> None:
+    task = make_task(files={"train": "a.csv", "dev": {"from": "train", "fraction": 0.1}})
+    path = write_lines(tmp_path / "a.csv", "text,label", "x,1", "y,0", "z,1")
+    with pytest.raises(DataError) as caught:
+        read(task, path, "dev")
+    assert str(caught.value) == (
+        f"{path}: tasks.t.files.dev: the fraction 0.1 of 3 rows is none; raise fraction, or give a dev file"
+    )
+    examples = read(task, write_lines(path, "text,label", *["x,7"] * 10), "dev")[1]
+    errors, _ = findings(examples.tally(), examples.key, path, 0.01)
+    assert [error.key for error in errors] == ["tasks.t.files.dev"] * 2
+    with pytest.raises(DataError, match=r"tasks\.t\.files\.train: no file"):
+        read(task, tmp_path / "gone.csv", "dev")
 
 
 def test_a_cut_of_whole_shares_is_exact_everywhere(tmp_path: Path) -> None:

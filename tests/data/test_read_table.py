@@ -51,6 +51,33 @@ def test_any_texts_come_back_from_csv(tmp_path_factory: pytest.TempPathFactory, 
     assert table.rejects.total == 0
 
 
+WORDS = st.sampled_from(["", "a", '"', 'b "c"', ", "])
+
+
+def balanced(delimiter: str) -> st.SearchStrategy[tuple[str, ...]]:
+    """Rows of three cells, each of whose physical lines holds as many separators as a whole record."""
+    ends = st.tuples(WORDS, WORDS).map(delimiter.join)
+    inner = st.lists(st.tuples(WORDS, WORDS, WORDS).map(delimiter.join), max_size=3)
+    cell = st.tuples(ends, inner, ends).map(lambda parts: "\n".join([parts[0], *parts[1], parts[2]]))
+    return st.tuples(st.sampled_from(["x", ""]), cell, st.sampled_from(["y", ""]))
+
+
+@given(
+    data=st.data(),
+    delimiter=st.sampled_from([(",", "csv"), (",", "auto"), (";", "auto")]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+)
+def test_any_texts_come_back_between_commas_unasked(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, delimiter, quoting
+) -> None:
+    plain = st.just(("one", "two", "three"))
+    rows = data.draw(st.lists(st.tuples(TEXTS, TEXTS, TEXTS) | balanced(delimiter[0]) | plain, max_size=8))
+    path = write_csv(tmp_path_factory.mktemp("csv") / "a.csv", [("a", "b", "c"), *rows], delimiter[0], quoting)
+    table = read_table(path, format=delimiter[1])
+    assert cells_of(table) == rows
+    assert (table.rejects.total, table.stray_quotes) == (0, 0)
+
+
 @given(rows=st.lists(st.tuples(*[TEXTS.filter(lambda t: "\t" not in t and "\n" not in t)] * 2), max_size=8))
 def test_any_texts_come_back_unquoted(tmp_path_factory: pytest.TempPathFactory, rows) -> None:
     path = tmp_path_factory.mktemp("tsv") / "a.tsv"
@@ -87,6 +114,30 @@ def test_csv_quoting_is_found_between_tabs(tmp_path: Path) -> None:
     assert cells_of(table) == rows[1:]
     assert [line for line, _ in table] == [2, 3, 4, 6]
     assert table.note == "tab-separated, CSV quoting"
+
+
+def test_a_quoted_line_break_never_splits_a_record_between_commas(tmp_path: Path) -> None:
+    rows = [("id", "text"), ("1", "Nice room\nbut loud, really"), ("2", "x")]
+    table = read_table(write_csv(tmp_path / "a.csv", rows, ","))
+    assert list(table) == [(2, rows[1]), (4, rows[2])]
+    assert (table.note, table.stray_quotes) == ("comma-separated, CSV quoting", 0)
+
+
+def test_doubled_quotes_make_one_record_of_whole_lines_between_tabs() -> None:
+    lines = ['1\ta "b"\n', '2\t"one\n', 'two ""2""\tx"\n', '3\t"one\n', 'two\tx"\n']
+    read = list(Records(lines, Layout("\t", "csv"), 2).read())
+    assert read[1:] == [(2, ["2", 'one\ntwo "2"\tx']), (4, ["3", '"one']), (5, ["two", 'x"'])]
+
+
+@pytest.mark.parametrize("filler", ["1,plain\n", '1,"plain"\n'])
+def test_the_end_of_the_sample_inside_a_record_proves_nothing(tmp_path: Path, filler: str) -> None:
+    text = "\n".join(["one, two", *['a "quoted" word'] * 20_000])
+    path = tmp_path / "a.csv"
+    quoted = text.replace('"', '""')
+    path.write_text("id,text\n" + filler * (3_900_000 // len(filler)) + f'2,"{quoted}"\n', encoding="utf-8")
+    table = read_table(path)
+    assert table.note == "comma-separated, CSV quoting"
+    assert cells_of(table)[-1] == ("2", text)
 
 
 @pytest.mark.parametrize("delimiter", ["\t", ",", ";"])

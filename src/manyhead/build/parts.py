@@ -80,7 +80,7 @@ def read_parts(
     report = report or check_data(recipe, place=loaded.place, resolve=resolve)
     report.raise_errors()
     for warning in report.warnings:
-        watcher.event(str(warning))
+        watcher.event(f"warning: {warning}")
     data = {
         (name, split): load_task_data(name, split, recipe, tokenizer, resolve=resolve)
         for split in TRAINING_SPLITS

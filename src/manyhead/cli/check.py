@@ -76,7 +76,13 @@ def check(
     from manyhead.recipe.load import load_recipe
 
     with speaking(as_json=as_json, quiet=quiet) as output:
-        found = check_recipe(load_recipe(recipe, overrides=listed(overrides), data_dir=data_dir), note=output.note)
+        try:
+            loaded = load_recipe(recipe, overrides=listed(overrides), data_dir=data_dir)
+            found = check_recipe(loaded, note=output.note)
+        except ManyheadError as error:
+            if as_json:
+                output.document(_refused(error))
+            raise
         if as_json:
             output.document(found.as_json())
         elif not quiet:
@@ -108,6 +114,11 @@ def check_recipe(loaded: "LoadedRecipe", *, note: Callable[[str], None]) -> Chec
         return Checked(report, _truncated(parts, report, resolve), estimate(parts), None)
     except ManyheadError as error:
         return Checked(report, {}, None, error)
+
+
+def _refused(error: ManyheadError) -> dict[str, Any]:
+    """The document of ``--json`` where the recipe keeps its data from being looked at."""
+    return {"ok": False, "errors": str(error).splitlines(), "warnings": [], "data": None, "cost": None}
 
 
 def _resolver(recipe: "Recipe") -> "Resolve":

@@ -82,17 +82,21 @@ def predict(
     """Predict for the rows of a file or of a pipe.
 
     Writes the input's columns, then prediction, label, the probability of each label, and whether the text was cut for
-    its length. All rows are kept, in order: those without a text get an empty prediction and a line on stderr.
+    its length. An input column named as one of these is kept as input_NAME. All rows are kept, in order: one whose text
+    is missing (null, or the row is broken) gets an empty prediction and a line on stderr. Empty texts are predicted.
     """
     with speaking(as_json=as_json, quiet=quiet) as output:
+        _check_target(target)
         stored = find_model(model, plugins=listed(plugins), overrides=listed(overrides), data_dir=data_dir)
         rows = _open(source, stored.task(task), data_dir)
         rows.places(stored.task(task).text)
+        form = _form(form, target, as_json=as_json)
+        _check_columns(task, stored.task(task), rows, form, output)
         if as_json and target is None:
             from manyhead.cli.prediction_files import JsonRows
 
             collected = JsonRows(stored.task(task), rows)
-            account = predict_rows(stored, task, rows, collected)
+            account = predict_rows(stored.load(), task, stored.task(task), rows, collected)
             output.document({**_document(task, account, None), "predictions": collected.rows})
         else:
             account = _write(stored, task, rows, target, form)
@@ -103,10 +107,12 @@ def predict(
         _complain(account, rows, output)
 
 
-def predict_rows(stored: Stored, task: str, rows: "Input", writer: "Writer", flush: "IO[str] | None" = None) -> Account:
+def predict_rows(
+    model: "Model", name: str, task: "Task", rows: "Input", writer: "Writer", *, flush: "IO[str] | None" = None
+) -> Account:
     """Predicts for all rows, chunk by chunk, into ``writer``; ``flush`` is flushed after each chunk."""
     account = Account()
-    for chunk in predicted(stored.load(), task, stored.task(task), rows):
+    for chunk in predicted(model, name, task, rows):
         writer.add(chunk)
         account.add(chunk)
         if flush is not None:
@@ -142,13 +148,44 @@ def _open(source: str, task: "Task", data_dir: Path | None) -> "Input":
     return open_stream(sys.stdin.buffer, task.charset)
 
 
-def _write(stored: Stored, task: str, rows: "Input", target: Path | None, form: FormatName | None) -> Account:
+def _check_target(target: Path | None) -> None:
+    """Raises `UsageError` where the output has no place, before anything is loaded for it."""
+    if target is None:
+        return
+    if not target.parent.is_dir():
+        raise UsageError(f"no folder {target.parent}; make it or choose another --output")
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder; expected a file; choose another --output")
+
+
+def _form(form: FormatName | None, target: Path | None, *, as_json: bool) -> FormatName:
+    """The format of the output; the document of ``--json`` holds the rows that JSON lines would."""
+    if target is None:
+        return "jsonl" if as_json else form or "csv"
+    return form or ("jsonl" if target.suffix == ".jsonl" else "csv")
+
+
+def _check_columns(name: str, task: "Task", rows: "Input", form: FormatName, output: Output) -> None:
+    """Says which columns get another name in the output. Raises `UsageError` where the format wants one not there."""
+    from manyhead.cli.prediction_files import check_id, kept_columns
+
+    if form == "cs224n":
+        check_id(name, task, rows)
+        return
+    pairs = zip(rows.columns, kept_columns(task, rows), strict=True)
+    renamed = [f"'{before}' is now '{after}'" for before, after in pairs if before != after]
+    if renamed:
+        output.note(f"{rows.name}: columns named as what is predicted are kept by other names: {', '.join(renamed)}")
+
+
+def _write(stored: Stored, name: str, rows: "Input", target: Path | None, form: FormatName) -> Account:
     from manyhead.cli.prediction_files import WRITERS, opened
 
-    by_name: FormatName = "jsonl" if target is not None and target.suffix == ".jsonl" else "csv"
+    task = stored.task(name)
     with opened(target) as file:
-        writer = WRITERS[form or by_name](file, stored.task(task), rows)
-        return predict_rows(stored, task, rows, writer, flush=file)
+        model = stored.load()  # before the writer: it writes a header, and nothing is written where this fails
+        writer = WRITERS[form](file, task, rows)
+        return predict_rows(model, name, task, rows, writer, flush=file)
 
 
 def _texts(row: "InputRow", places: list[int]) -> tuple[str, ...] | str:

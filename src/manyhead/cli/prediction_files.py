@@ -5,10 +5,10 @@ import json
 import math
 import os
 import sys
-from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from manyhead.cli.output import written
 from manyhead.cli.rows import Input, InputRow
 from manyhead.data.table import Cell, Nested
-from manyhead.errors import UsageError
+from manyhead.errors import Problem, UsageError
 from manyhead.files import writing
 from manyhead.inference.outputs import TaskPredictions
 from manyhead.inference.writing import prediction_cells, prediction_columns, write_cs224n
@@ -63,9 +63,9 @@ class CsvWriter:
 
     def __init__(self, file: IO[str], task: Task, source: Input) -> None:
         self._task = task
-        self._columns = _output_columns(task, source)
+        self._columns = prediction_columns(task)
         self._writer = csv.writer(_LineFeeds(file), lineterminator="\r\n")
-        self._writer.writerow([*source.columns, *self._columns])
+        self._writer.writerow([*kept_columns(task, source), *self._columns])
 
     def add(self, chunk: Chunk) -> None:
         """Writes the chunk; cells of rows without a prediction are empty."""
@@ -82,8 +82,8 @@ class JsonRows:
 
     def __init__(self, task: Task, source: Input) -> None:
         self._task = task
-        self._names = _distinct(source.columns)
-        self._columns = _output_columns(task, source)
+        self._columns = prediction_columns(task)
+        self._names = _distinct(kept_columns(task, source), self._columns)
         self.rows: list[dict[str, Any]] = []
 
     def of(self, chunk: Chunk) -> Iterator[dict[str, Any]]:
@@ -120,12 +120,15 @@ class JsonlWriter:
 
 
 class Cs224nWriter:
-    """The course's format: id and prediction of each row; written at the end. Every row needs a text."""
+    """The course's format: id and prediction of each row; written at the end. Every row needs a text.
+
+    The id column must be there: see `check_id`.
+    """
 
     def __init__(self, file: IO[str], task: Task, source: Input) -> None:
         self._file = file
         self._task = task
-        (self._id,) = source.places([task.id or "id"])
+        self._id = source.columns.index(_id_column(task))
         self._ids: list[str] = []
         self._found: list[TaskPredictions] = []
 
@@ -173,16 +176,40 @@ def opened(path: Path | None) -> Generator[IO[str]]:
             place.unlink(missing_ok=True)
 
 
-def _output_columns(task: Task, source: Input) -> list[str]:
-    """Names of the predicted columns. Raises `UsageError` where the input has such columns already."""
-    columns = prediction_columns(task)
-    taken = [name for name in columns if name in source.columns]
-    if taken:
+def kept_columns(task: Task, source: Input) -> list[str]:
+    """Names that the input's columns get in the output: ``input_NAME`` for those named as what is predicted."""
+    predicted = set(prediction_columns(task))
+    taken = predicted.union(source.columns)
+    kept: list[str] = []
+    for name in source.columns:
+        if name in predicted:
+            kept.append(_free(chain([f"input_{name}"], (f"input_{number}_{name}" for number in count(2))), taken))
+        else:
+            kept.append(name)
+    return kept
+
+
+def check_id(name: str, task: Task, source: Input) -> None:
+    """Raises `UsageError` where the input of the task ``name`` has no id column, or several."""
+    column = _id_column(task)
+    found = source.columns.count(column)
+    if found != 1:
+        what = f"no id column '{column}'" if not found else f"{found} id columns '{column}'"
+        there = ", ".join(map(repr, source.columns))
         raise UsageError(
-            f"{source.name}: has columns named as what is predicted: {', '.join(taken)}; expected other names; "
-            "rename or remove them"
+            str(
+                Problem(
+                    what,
+                    source.name,
+                    expected=f"one for --format cs224n; there are: {there}",
+                    do=f"name it by --set tasks.{name}.id=COLUMN",
+                )
+            )
         )
-    return columns
+
+
+def _id_column(task: Task) -> str:
+    return task.id or "id"
 
 
 def _with_cells(task: Task, chunk: Chunk) -> Iterator[tuple[InputRow, Sequence[Cell] | None]]:
@@ -208,11 +235,19 @@ def _plain(cell: Cell) -> Any:
     return None if isinstance(cell, float) and not math.isfinite(cell) else cell
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
-    """The names, later ones of several equal ones numbered: an object holds each once."""
-    seen: Counter[str] = Counter()
+def _distinct(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The names, later ones of several equal ones numbered: an object holds each once, beside ``others``."""
+    taken = {*names, *others}
+    seen: set[str] = set()
     found: list[str] = []
     for name in names:
-        seen[name] += 1
-        found.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+        found.append(_free((f"{name}_{number}" for number in count(2)), taken) if name in seen else name)
+        seen.add(name)
     return found
+
+
+def _free(names: Iterable[str], taken: set[str]) -> str:
+    """The first of ``names`` that is not taken; now it is."""
+    name = next(each for each in names if each not in taken)
+    taken.add(name)
+    return name

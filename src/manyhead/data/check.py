@@ -148,6 +148,10 @@ def check_data(recipe: Recipe, *, place: Place | None = None, resolve: Resolve |
     errors: list[Problem] = []
     warnings: list[Problem] = []
     for name, task in recipe.tasks.items():
+        if task.files.train is not None and task.files.dev is None:
+            do = "add dev: {from: train, fraction: 0.1}, or a dev file"
+            problem = "no dev data: the task is not scored, and cannot help to pick the best checkpoint"
+            warnings.append(Problem(problem, key=f"tasks.{name}.files", do=do))
         for split in SPLITS:
             reference = reference_of(task, split)
             if reference is None:

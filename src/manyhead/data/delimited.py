@@ -4,6 +4,9 @@ Two kinds of files look alike. With CSV quoting, a cell that holds a quote, a se
 and its own quotes are doubled; without, quotes are plain characters. Reading one as the other loses rows without a
 sound, so the choice is made by counting what only one of them explains, and a record that turns out to contradict it
 later is never allowed to swallow its neighbours: only its first line is set aside, and reading goes on at the next.
+Between commas and semicolons a properly quoted record is always what it says, line breaks and all; between tabs, where
+files without quoting are common, lines that are whole records by themselves stay such unless doubled quotes speak for
+quoting.
 """
 
 import csv
@@ -14,7 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from manyhead.data.table import Row, Table
 from manyhead.data.text import TextSource
@@ -85,22 +88,23 @@ def open_delimited(
 
     ``header`` names the columns of a file that does not. Raises `DataError` for a file without a first line.
     """
-    lines = _sample(source.lines())
-    if all(line in _LINE_ENDS for line in lines):
+    sample = _sample(source.lines())
+    if all(line in _LINE_ENDS for line in sample.lines):
         raise DataError([Problem("the file holds no rows", source.path, expected="a header line and rows")])
     width = None if header is None else len(header)
     if delimiter is None:
-        delimiter = _find_delimiter(lines, width)
+        delimiter = _find_delimiter(sample, width)
     trusted = quotes is not None
     if quotes is None:
-        quotes = _find_quotes(lines, delimiter, width)
+        quotes = _find_quotes(sample, delimiter, width)
     return DelimitedTable(source, Layout(delimiter, quotes, trusted), header)
 
 
 class Records:
     """Records out of physical lines. ``width`` is the number of cells wanted; None takes the first record's.
 
-    Lines that are empty are no records, except where a record is one cell.
+    Lines that are empty are no records, except where a record is one cell. ``ran_out`` says whether the lines ended
+    before the latest record's quotes did.
     """
 
     def __init__(self, lines: Iterable[str], layout: Layout, width: int | None) -> None:
@@ -109,7 +113,9 @@ class Records:
         self._width = width
         self._quoted = csv.reader(self._lines, delimiter=layout.delimiter, strict=True)
         csv.field_size_limit(_FIELD_CHARS)
+        self._proper = _proper(layout.delimiter)
         self.stray_quotes = 0
+        self.ran_out = False
 
     @property
     def text(self) -> str:
@@ -122,6 +128,7 @@ class Records:
         mind_quotes = self._layout.quotes == "csv"
         for line in lines:
             number = lines.number
+            self.ran_out = False
             if mind_quotes and '"' in line:
                 cells = self._parse_quoted()
             elif len(line) <= 2 and line in _LINE_ENDS and self._width != 1:
@@ -146,11 +153,12 @@ class Records:
         lines.give_back(0)
         try:
             cells = self._fit(next(self._quoted))
-            if trusted or (not isinstance(cells, str) and not self._all_whole()):
+            if trusted or (not isinstance(cells, str) and self._is_one(cells)):
                 return cells
             closed = True
         except csv.Error as error:
             cells, closed = f"quotes out of order: {error}", False
+            self.ran_out = lines.ended
         except _RecordTooLongError:
             cells, closed = f"a quote is not closed within {_RECORD_CHARS} characters", False
         literal = _bare(lines.taken[0]).split(self._layout.delimiter)
@@ -161,11 +169,16 @@ class Records:
         self.stray_quotes += 1
         return literal
 
-    def _all_whole(self) -> bool:
-        """Whether every physical line of the record is a whole record by itself: two stray quotes look like that."""
+    def _is_one(self, cells: list[str]) -> bool:
+        """Whether a record of several lines is one: two stray quotes can make one of lines that are whole records."""
         taken, delimiters = self._lines.taken, (self._width or 1) - 1
-        several = len(taken) > 1 and delimiters > 0
-        return several and all(line.count(self._layout.delimiter) == delimiters for line in taken)
+        if len(taken) == 1 or not delimiters:
+            return True
+        if any(line.count(self._layout.delimiter) != delimiters for line in taken):
+            return True
+        if self._layout.delimiter == "\t":
+            return any('"' in cell and "\n" in cell for cell in cells)
+        return self._proper.fullmatch(_bare(self.text)) is not None
 
 
 class _RecordTooLongError(Exception):
@@ -181,12 +194,16 @@ class _Lines:
         self._chars = 0
         self.taken: list[str] = []
         self.number = 0
+        self.ended = False
 
     def __iter__(self) -> "_Lines":
         return self
 
     def __next__(self) -> str:
-        line = self._back.popleft() if self._back else next(self._source)
+        line = self._back.popleft() if self._back else next(self._source, None)
+        if line is None:
+            self.ended = True
+            raise StopIteration
         self.number += 1
         self.taken.append(line)
         self._chars += len(line)
@@ -199,6 +216,7 @@ class _Lines:
         back = self.taken[keep:]
         self._back.extendleft(reversed(back))
         self.number -= len(back)
+        self.ended = False
         del self.taken[keep:]
         self._chars = sum(map(len, self.taken))
 
@@ -221,44 +239,62 @@ def _header(lines: Iterable[str], layout: Layout, path: Path) -> list[str]:
     raise DataError([Problem("the file holds no rows", path, expected="a header line and rows")])
 
 
-def _sample(lines: Iterable[str]) -> list[str]:
-    """The first lines of a file."""
+def _proper(delimiter: str) -> re.Pattern[str]:
+    """What a record matches whose quotes stand around whole cells, doubled within."""
+    return re.compile(_PROPER_RECORD.replace("D", re.escape(delimiter)))
+
+
+class _Sample(NamedTuple):
+    """The first lines of a file; when it goes on behind them, it is ``cut``."""
+
+    lines: list[str]
+    cut: bool
+
+    def records(self, records: Records) -> Iterator[list[str] | str]:
+        """Those of ``records``, read from these lines, but for one that the cut leaves open: it proves nothing."""
+        for _, cells in records.read():
+            if self.cut and records.ran_out:
+                return
+            yield cells
+
+
+def _sample(lines: Iterable[str]) -> _Sample:
     taken, chars = [], 0
     for line in lines:
         taken.append(line)
         chars += len(line)
         if chars > _SAMPLE_CHARS:
-            break
-    return taken
+            return _Sample(taken, cut=True)
+    return _Sample(taken, cut=False)
 
 
-def _find_delimiter(lines: list[str], width: int | None) -> str:
+def _find_delimiter(sample: _Sample, width: int | None) -> str:
     """The separator that gives most records the same number of cells; one that never separates comes last."""
-    first = lines[:_DELIMITER_SAMPLE_LINES]
+    first = _Sample(sample.lines[:_DELIMITER_SAMPLE_LINES], sample.cut or len(sample.lines) > _DELIMITER_SAMPLE_LINES)
     return max(_DELIMITERS, key=lambda delimiter: max(_fitting(first, Layout(delimiter, q), width) for q in _QUOTES))
 
 
-def _fitting(lines: list[str], layout: Layout, width: int | None) -> tuple[bool, float]:
+def _fitting(sample: _Sample, layout: Layout, width: int | None) -> tuple[bool, float]:
     """Whether most records have the cells wanted (any number above one where none is), and the share that has."""
-    found = [cells for _, cells in Records(lines, layout, width).read()]
+    found = list(sample.records(Records(sample.lines, layout, width)))
     whole = [cells for cells in found if not isinstance(cells, str)]
     share = len(whole) / max(1, len(found))
     separates = bool(whole) and (width is not None or len(whole[0]) > 1)
     return separates and share > 0.5, share
 
 
-def _find_quotes(lines: list[str], delimiter: str, width: int | None) -> Quotes:
+def _find_quotes(sample: _Sample, delimiter: str, width: int | None) -> Quotes:
     """CSV unless more records contradict it than need it.
 
     A record needs CSV quoting when a properly quoted cell holds a quote, a separator or a line break; between commas
     and semicolons any quoted cell counts. A record contradicts it when quotes stand inside an unquoted cell, or when
     only plain quotes make it whole.
     """
-    proper = re.compile(_PROPER_RECORD.replace("D", re.escape(delimiter)))
+    proper = _proper(delimiter)
     telling = re.compile(f'["\r\n{re.escape(delimiter)}]' if delimiter == "\t" else "")
-    records = Records(lines, Layout(delimiter, "csv"), width)
+    records = Records(sample.lines, Layout(delimiter, "csv"), width)
     needing = contradicting = strays = 0
-    for _, cells in records.read():
+    for cells in sample.records(records):
         if '"' not in records.text:
             continue
         improper = isinstance(cells, str) or proper.fullmatch(_bare(records.text)) is None

@@ -76,7 +76,7 @@ def with_key(error: DataError, key: str) -> DataError:
 
 
 def _file_key(name: str, task: Task, split: Split) -> str:
-    """The key that names the file a split is read from."""
+    """The key that names the file a split is read from: for a dev split cut from train, that of the training file."""
     is_cut = isinstance(getattr(task.files, split), DevFromTrain)
     return f"tasks.{name}.files.{'train' if is_cut else split}"
 
@@ -84,7 +84,8 @@ def _file_key(name: str, task: Task, split: Split) -> str:
 class Examples:
     """The examples of one split of one task. Each iteration reads the file anew, in bounded memory.
 
-    ``key`` is the recipe's key that names the file. ``has_targets`` is False only for test splits.
+    ``key`` is the recipe's key of the split. ``has_targets`` is False only for test splits. Iterating raises
+    `DataError` where a dev split cut from train gets none of its rows.
     """
 
     def __init__(self, name: str, task: Task, split: Split, table: Table, seed: int) -> None:
@@ -93,7 +94,7 @@ class Examples:
         self.split: Split = split
         self.table = table
         self.seed = seed
-        self.key = _file_key(name, task, split)
+        self.key = f"tasks.{name}.files.{split}"
         self._id = task.id or ("id" if table.columns.count("id") == 1 else None)
         problems = self._column_problems()
         if problems:
@@ -122,6 +123,7 @@ class Examples:
         rows = self.table.select(self._columns())
         broken = self.table.rejects.counts
         is_wanted = self._is_wanted
+        index = -1
         for index, (line, cells) in enumerate(rows):
             row = index + broken.total() if broken else index
             if is_wanted is not None and not is_wanted(row):
@@ -135,6 +137,15 @@ class Examples:
                 continue
             self._used += 1
             yield example
+        self._check_share(index + 1)
+
+    def _check_share(self, rows: int) -> None:
+        """Raises `DataError` where the dev share of so many ``rows`` is none."""
+        dev = self.task.files.dev
+        if self.split != "dev" or not isinstance(dev, DevFromTrain) or not rows or self._used or self._rejects.total:
+            return
+        problem = f"the fraction {dev.fraction:g} of {counted(rows, 'row')} is none"
+        raise DataError([Problem(problem, self.table.path, key=self.key, do="raise fraction, or give a dev file")])
 
     def _example(self, row: int, line: int, cells: tuple[Cell, ...]) -> Example:
         n_texts = len(self.task.text)

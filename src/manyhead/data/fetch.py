@@ -158,7 +158,7 @@ def _cached_commits(reference: HubReference, cache_dir: Path) -> list[str]:
 def _download(reference: HubReference, folder: Path, cache_dir: Path) -> None:
     """Fills ``folder`` with all splits, at once: it appears by one rename, or not at all."""
     find_commit(reference.repo, reference.revision, "dataset")
-    with writing(f"'{reference}'"):
+    with writing(f"'{reference}' in {cache_dir}"):
         cache_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache_dir, prefix=".tmp-", ignore_cleanup_errors=True) as work:
             splits = _read_splits(reference, Path(work))

@@ -120,8 +120,7 @@ def check_free(path: Path) -> None:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; expected a folder for the run; choose another by --out") from error
     if exists:
-        do = "go on with it by --resume, or choose another folder by --out"
-        raise UsageError(f"{path} exists already; expected a new folder; {do}")
+        raise _taken(path)
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise UsageError(f"{parent} cannot be written to; expected a folder for the run; choose another by --out")
 
@@ -134,7 +133,7 @@ def is_empty(path: Path) -> bool:
 def create_run(path: Path, recipe: str, state: Mapping[str, Any], save_encoder: Callable[[Path], None]) -> RunFolder:
     """A new run at ``path``, already holding recipe.yaml, state.json and the encoder's configuration and tokenizer."""
     check_free(path)
-    with writing(str(path)):
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_folder(path) as temporary:
             (temporary / RECIPE).write_text(recipe, encoding="utf-8")
@@ -142,7 +141,17 @@ def create_run(path: Path, recipe: str, state: Mapping[str, Any], save_encoder: 
             (temporary / CHECKPOINTS).mkdir()
             (temporary / ENCODER).mkdir()
             save_encoder(temporary / ENCODER)
+    except FileExistsError:
+        raise _taken(path) from None
+    except OSError:
+        with writing(str(path)):
+            raise
     return RunFolder(path)
+
+
+def _taken(path: Path) -> UsageError:
+    do = "go on with it by --resume, or choose another folder by --out"
+    return UsageError(f"{path} exists already; expected a new folder; {do}")
 
 
 def open_run(path: Path) -> RunFolder:
