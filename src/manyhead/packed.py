@@ -57,11 +57,6 @@ class PackedBatch:
         """T."""
         return self.input_ids.shape[0]
 
-    @property
-    def n_sequences(self) -> int:
-        """B."""
-        return len(self.lengths)
-
     def to(self, device: torch.device) -> Self:
         """The same batch on ``device``."""
         parts = tuple(

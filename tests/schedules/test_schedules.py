@@ -14,7 +14,6 @@ from manyhead.errors import RecipeError
 from manyhead.recipe.schema import Options
 from manyhead.recipe.tables import builder
 from manyhead.schedules import (
-    ONE_TASK_A_STEP,
     SCHEDULES,
     InterleavedSchedule,
     ParallelSchedule,
@@ -23,8 +22,10 @@ from manyhead.schedules import (
     SequentialSchedule,
     ShuffledSchedule,
 )
-from manyhead.schedules.base import Schedule, StreamOptions, describe_epoch
+from manyhead.schedules.base import Schedule, StreamOptions
 from manyhead.schedules.streams import BatchStream
+
+ONE_TASK_A_STEP = ("sequential", "sampled", "shuffled")
 
 ALL_OPTIONS = [
     SequentialSchedule(),
@@ -310,11 +311,6 @@ def test_annealed_refuses_a_power_of_its_own():
 
 
 # all of them
-
-
-def test_an_epoch_is_described_for_people():
-    schedule = built(InterleavedSchedule(), streams_of({"sst": (3000, 2), "sts": (1000, 1)}))
-    assert describe_epoch(schedule) == "1,500 steps an epoch; examples: sst 3,000, sts 1,500"
 
 
 def test_large_tasks_and_late_epochs_are_quick():

@@ -183,15 +183,6 @@ def constant_predictions(predictions: ArrayLike) -> bool:
     return bool((column == column[:1]).all())
 
 
-def confusion_matrix(predictions: ArrayLike, targets: ArrayLike, n_classes: int) -> Array:
-    """Counts (C, C): row the target's class, column the predicted one. Raises `ValueError` for a class beyond C."""
-    predicted, actual = _class_columns(predictions, targets)
-    if max(predicted.max(), actual.max()) >= n_classes:
-        raise ValueError(f"classes must be below {n_classes}, found {max(predicted.max(), actual.max())}")
-    cells = np.bincount(actual * n_classes + predicted, minlength=n_classes**2)
-    return cells.reshape(n_classes, n_classes)
-
-
 def _columns(predictions: ArrayLike, targets: ArrayLike) -> tuple[Array, Array]:
     predicted, actual = np.asarray(predictions), np.asarray(targets)
     if predicted.ndim != 1 or predicted.shape != actual.shape or not len(actual):

@@ -82,6 +82,3 @@ SCHEDULES: dict[str, Entry] = {
     "sampled": Entry(SampledSchedule, "manyhead.schedules.sampled:build"),
     "shuffled": Entry(ShuffledSchedule, "manyhead.schedules.shuffled:build"),
 }
-
-ONE_TASK_A_STEP = ("sequential", "sampled", "shuffled")
-"""Schedules whose steps never hold two tasks (round_robin too, with ``update: batch``)."""

@@ -81,9 +81,3 @@ def epoch_and_place(index: int, epoch_steps: int) -> tuple[int, int]:
     if index < 0:
         raise IndexError(f"step {index}; the first is 0")
     return divmod(index, epoch_steps)
-
-
-def describe_epoch(schedule: Schedule) -> str:
-    """Steps, and examples of each task, in one epoch of ``schedule``, for people."""
-    counts = ", ".join(f"{task} {examples:,}" for task, examples in schedule.epoch_examples.items())
-    return f"{schedule.epoch_steps:,} steps an epoch; examples: {counts}"
