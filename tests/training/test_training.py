@@ -132,6 +132,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(encoder: Path, tmp_path: Path, s
         run(recipe, tmp_path / "parted", stopping)
     assert stopped.value.exit_code == 143
     assert len(stopping.steps) == stop_at
+    assert any("a second signal ends at once" in event for event in stopping.events)
     assert not (tmp_path / "parted" / "model").exists()
     if (tmp_path / "parted" / "best").exists():
         assert len(Model.load(tmp_path / "parted").predict("reviews", ["a film", "a meal"])) == 2

@@ -116,7 +116,7 @@ def _run(
     primary = {name: task.metric for name, task in recipe.tasks.items()}
     folder.update_state(status="running")
     try:
-        with stop_on_signals() as stop:
+        with stop_on_signals(watcher.event) as stop:
             runner = StageRunner(plans, folder, evaluate=score, primary=primary, observer=watcher, stop=stop)
             if checkpoint is None:
                 folder.cut_log(0)

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -20,10 +20,10 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals(tell: Callable[[str], None]) -> Iterator[StopRequest]:
     """Catches SIGINT and SIGTERM once: a second one ends the process. The old handlers are back after the block.
 
-    Outside the main thread nothing is caught.
+    ``tell`` is given a line for the user when the first one comes. Outside the main thread nothing is caught.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -31,19 +31,17 @@ def stop_on_signals() -> Iterator[StopRequest]:
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
     def catch(number: int, frame: FrameType | None) -> None:
         del frame
         request.signal_number = number
         for caught in SIGNALS:
             signal.signal(caught, signal.SIG_DFL)
+        tell("stopping when this step, or this evaluation, is done and saved; a second signal ends at once")
 
     for number in SIGNALS:
         signal.signal(number, catch)
     try:
         yield request
     finally:
-        restore()
+        for number, handler in before.items():
+            signal.signal(number, handler)
