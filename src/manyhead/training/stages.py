@@ -113,29 +113,24 @@ class StageRunner:
 
     def run(self) -> None:
         """Runs what is left of all stages; the model then holds the best weights of the last one."""
-        if self.progress.stage_done:
-            self._next_stage()
-        while self.progress.stage < len(self.plans):
-            self._run_stage(self.plans[self.progress.stage])
+        while True:
+            if not self.progress.stage_done:
+                self._run_stage(self.plans[self.progress.stage])
             self._load_best()
             if self.progress.stage + 1 == len(self.plans):
                 return
-            self._next_stage()
+            self._start_next_stage()
 
-    def _next_stage(self) -> None:
-        if self.progress.stage + 1 < len(self.plans):
-            self._load_best()
-            self.progress.stage += 1
-            self.progress.stage_step = 0
-            self.progress.stage_done = False
-            self.progress.best_score = None
-            self.progress.stale = 0
-            self.best_evaluation = None
+    def _start_next_stage(self) -> None:
+        self.progress.stage += 1
+        self.progress.stage_step = 0
+        self.progress.stage_done = False
+        self.progress.best_score = None
+        self.progress.stale = 0
+        self.best_evaluation = None
 
     def _run_stage(self, plan: StagePlan) -> None:
         progress = self.progress
-        if progress.stage_done:
-            return
         self.observer.stage_started(_info(plan, progress.stage_step))
         for record in steps(plan.learner, plan.schedule, plan.rate, start=progress.stage_step, stop=plan.total_steps):
             progress.add(record)
