@@ -1,98 +1,237 @@
-"""The multi-task model: one shared encoder, a pooling, and a head per task.
+"""The multi-task model: one shared encoder with the tasks' experts in it, pooling, projections, and a head per task.
 
-`build_model` makes one from a recipe; `MultiTaskModel.forward` runs a packed batch of any tasks through the encoder
-once and each task's rows through its head.
+`build_model` makes one from a recipe; `MultiTaskModel.run` takes a packed batch of any tasks through the encoder once
+and each task's rows through its head.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from manyhead.encoder.load import build_encoder
+from manyhead.encoder.copied_encoder import CopiedEncoder
+from manyhead.encoder.load import build_encoder, empty_encoder
 from manyhead.encoder.packed_encoder import PackedEncoder, TokenStates
+from manyhead.encoder.per_task import PerTask, task_in, task_key
+from manyhead.encoder.sandwich import add_sandwich_norm
+from manyhead.encoder.seeding import seed_part
+from manyhead.encoder.trunk import Trunk
 from manyhead.errors import CheckpointError, Problem, RecipeError
 from manyhead.objectives import TargetSpec
 from manyhead.objectives.base import Objective
-from manyhead.packed import PackedBatch
-from manyhead.recipe.schema import Recipe, Tables, Task
+from manyhead.packed import PackedBatch, Passed
+from manyhead.recipe.schema import Options, Recipe, Tables, Task
 from manyhead.recipe.tables import builder
 
 
-class MultiTaskModel(nn.Module):
-    """Encoder, pooling and heads.
+class ParameterCounts(TypedDict):
+    """Parameters of a model: all, those that train, those that are one task's alone, and those of all tasks."""
 
-    ``autocast`` is the type of the encoder's matrix products while its weights stay in fp32 (None: their own type).
-    Pooling, heads and outputs are always fp32.
+    total: int
+    trainable: int
+    per_task: dict[str, int]
+    shared: int
+
+
+class MultiTaskModel(nn.Module):
+    """Encoder, pooling, projections and heads; `experts` are what tasks have of their own inside the encoder.
+
+    Parameters are named by these parts: ``encoder.``, ``pooling.``, ``projections.``, ``experts.``, ``heads.``.
+    ``fixed`` names those that never train, because experts do in their place. ``autocast`` is the type of the encoder's
+    matrix products while its weights stay in fp32 (None: their own type). Pooling, heads and outputs are always fp32.
     """
 
-    def __init__(self, encoder: PackedEncoder, pooling: nn.Module, heads: Mapping[str, nn.Module]) -> None:
+    def __init__(self, trunk: Trunk, heads: Mapping[str, nn.Module], thresholds: Collection[str] = ()) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.pooling = pooling
-        self.heads = nn.ModuleDict({_key(task): head for task, head in heads.items()})
+        self.encoder = trunk.encoder
+        self.pooling = trunk.pooling
+        self.projections = trunk.projections
+        self.experts = trunk.experts
+        self.heads = PerTask(heads)
+        self.thresholds = nn.Module()
+        for task in thresholds:
+            self.thresholds.register_buffer(task_key(task), torch.zeros(()))
         self.autocast: torch.dtype | None = None
+        own = {f"encoder.{name}" for name, _ in self.encoder.named_parameters()}
+        self.fixed = frozenset(own if trunk.freezes_encoder else ())
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name not in self.fixed)
+
+    @property
+    def width(self) -> int:
+        """Width D of the encoder's states."""
+        return self.encoder.width
 
     def forward(self, batch: PackedBatch) -> dict[str, Tensor]:
         """Outputs (E, O) of each part's task."""
-        vectors = self.embed(batch)
-        return {part.task: self.head(part.task)(vectors[part.sequences]) for part in batch.parts}
+        return self.run(batch).outputs
+
+    def run(self, batch: PackedBatch, noise: Tensor | None = None) -> Passed:
+        """Outputs of each part's task, and the vectors they come from.
+
+        ``noise`` (T, D) is added to the states that enter the encoder's first layer.
+        """
+        pooled = self._vectors(batch, noise)
+        vectors = {part.task: pooled[part.sequences] for part in batch.parts}
+        return Passed({task: self.head(task)(found) for task, found in vectors.items()}, vectors)
 
     def embed(self, batch: PackedBatch) -> Tensor:
-        """Pooled vectors (B, D) of all sequences, fp32."""
-        with torch.autocast(batch.input_ids.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            states = self.encoder(batch.input_ids, batch.segment_ids, batch.lengths)
-        return self.pooling(TokenStates(states.hidden.float(), states.received), batch.lengths)
+        """Pooled vectors (B, D) of all sequences, as heads see them, fp32."""
+        return self._vectors(batch, None)
+
+    def token_states(self, batch: PackedBatch) -> Tensor:
+        """States (T, D) of the encoder's last layer, whichever layer is pooled, fp32."""
+        return self._states(batch, None, self.encoder.n_layers).hidden
+
+    def word_embeddings(self) -> Tensor:
+        """The encoder's word embeddings (V, D)."""
+        return self.encoder.word_embeddings
 
     def head(self, task: str) -> nn.Module:
         """The head of ``task``."""
-        return self.heads[_key(task)]
+        return self.heads.of(task)
+
+    def threshold(self, task: str) -> Tensor | None:
+        """What is taken off the outputs of ``task`` before they predict: a scalar, None where its loss fits none."""
+        return self.thresholds.get_buffer(task_key(task)) if hasattr(self.thresholds, task_key(task)) else None
+
+    def set_threshold(self, task: str, value: float) -> None:
+        """Sets `threshold` of a task that has one."""
+        self.thresholds.get_buffer(task_key(task)).fill_(value)
+
+    @property
+    def routed(self) -> bool:
+        """Whether the vector of a text depends on the task it is read for."""
+        return bool(self.experts.tasks) or isinstance(self.encoder, CopiedEncoder)
+
+    def task_of(self, name: str) -> str | None:
+        """The task whose alone the parameter ``name`` is; None for those that all tasks share."""
+        return task_in(name, self.heads.tasks)
+
+    def _vectors(self, batch: PackedBatch, noise: Tensor | None) -> Tensor:
+        states = self._states(batch, noise, self.encoder.layer)
+        if not isinstance(self.pooling, PerTask):
+            return self.projections(self.pooling(states, batch.lengths))
+        assert isinstance(self.projections, PerTask)
+        vectors: list[Tensor] = []
+        for part, (task, start, stop) in zip(batch.parts, batch.routes, strict=True):
+            pooled = self.pooling.of(task)(states.part(start, stop), batch.lengths[part.start : part.stop])
+            vectors.append(self.projections.of(task)(pooled))
+        return torch.cat(vectors)
+
+    def _states(self, batch: PackedBatch, noise: Tensor | None, layer: int) -> TokenStates:
+        if self.routed and (strange := {part.task for part in batch.parts} - set(self.heads.tasks)):
+            raise ValueError(f"the model's experts are for {', '.join(self.heads.tasks)}, not {', '.join(strange)}")
+        with torch.autocast(batch.input_ids.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            states = self.encoder(
+                batch.input_ids, batch.segment_ids, batch.lengths, routes=batch.routes, noise=noise, layer=layer
+            )
+        return TokenStates(states.hidden.float(), states.received)
 
 
 def build_model(recipe: Recipe, tables: Tables, config: PretrainedConfig, weights: Path | None) -> MultiTaskModel:
     """The recipe's model with the encoder's weights from the folder ``weights``, or all new where it is None.
 
-    New weights are drawn from torch's generator, seeded with the recipe's seed. Raises `UsageError` where encoder and
-    recipe do not fit.
+    The new weights of each part are drawn from the recipe's seed and the part's own name. Raises `UsageError` where
+    encoder and recipe do not fit.
     """
     torch.manual_seed(recipe.seed)
     options = recipe.encoder
+    capture = options.pooling.kind == "attention"
     encoder, pooler = build_encoder(
-        config,
-        weights,
-        layer=options.layer,
-        capture=options.pooling.kind == "attention",
-        max_tokens=options.max_tokens,
+        config, weights, layer=options.layer, capture=capture, max_tokens=options.max_tokens
     )
-    torch.manual_seed(recipe.seed)
-    pooling = builder(tables, "pooling", options.pooling)(options.pooling, encoder.width, pooler)
+    return _assemble(recipe, tables, encoder, pooler)
+
+
+def empty_model(recipe: Recipe, tables: Tables, config: PretrainedConfig) -> MultiTaskModel:
+    """The recipe's model without any values, for the names and shapes of its parameters; it cannot run."""
+    with torch.device("meta"):
+        encoder = PackedEncoder(empty_encoder(config), layer=recipe.encoder.layer)
+        return _assemble(recipe, tables, encoder, {})
+
+
+def trainable_names(model: MultiTaskModel, freeze: Sequence[str]) -> frozenset[str]:
+    """Names of the parameters that train where those that match a pattern of ``freeze``, and fixed ones, do not."""
+    return frozenset(
+        name
+        for name, _ in model.named_parameters()
+        if name not in model.fixed and not any(fnmatchcase(name, pattern) for pattern in freeze)
+    )
+
+
+def parameter_counts(
+    recipe: Recipe, tables: Tables, config: PretrainedConfig, freeze: Sequence[str] = ()
+) -> ParameterCounts:
+    """How many parameters the recipe's model has; nothing is loaded or drawn, and memory is not needed.
+
+    ``freeze`` are patterns of names that do not train, beside what experts freeze. The encoder's own pooler counts
+    where `pooler` pooling uses it: bert-base has 109,482,240 with it and 108,891,648 without.
+    """
+    model = empty_model(recipe, tables, config)
+    names = trainable_names(model, freeze)
+    counts: dict[str | None, int] = dict.fromkeys([None, *recipe.tasks], 0)
+    trainable = 0
+    for name, parameter in model.named_parameters():
+        counts[model.task_of(name)] += parameter.numel()
+        trainable += parameter.numel() if name in names else 0
+    shared = counts.pop(None)
+    per_task = {task: counts[task] for task in recipe.tasks}
+    return ParameterCounts(total=shared + sum(per_task.values()), trainable=trainable, per_task=per_task, shared=shared)
+
+
+def _assemble(recipe: Recipe, tables: Tables, encoder: PackedEncoder, pooler: Mapping[str, Tensor]) -> MultiTaskModel:
+    options, width = recipe.encoder, encoder.width
+    if options.sandwich_norm:
+        add_sandwich_norm(encoder)
+    seed_part(recipe.seed, "pooling")
+    pooling = builder(tables, "pooling", options.pooling)(options.pooling, width, pooler)
+    projections = nn.Sequential()
+    for number, each in enumerate(options.projections):
+        seed_part(recipe.seed, "projections", str(number))
+        projections.append(builder(tables, "projections", each)(each, width))
+    trunk = Trunk(encoder, pooling, projections)
+    if options.experts is not None:
+        build = builder(tables, "experts", options.experts)
+        trunk = build(options.experts, trunk, list(recipe.tasks), recipe.seed)
     heads: dict[str, nn.Module] = {}
+    thresholds: list[str] = []
     problems: list[Problem] = []
     for name, task in recipe.tasks.items():
         objective = build_objective(task, tables)
+        if getattr(objective, "fits_threshold", False):
+            thresholds.append(name)
         build = builder(tables, "heads", task.head)
+        seed_part(recipe.seed, "heads", name)
         try:
-            heads[name] = build(task.head, encoder.width, objective.outputs, siamese=task.sequences_per_example == 2)
+            heads[name] = build(task.head, width, objective.outputs, siamese=task.sequences_per_example == 2)
         except ValueError as error:
             problems.append(Problem(str(error), key=f"tasks.{name}.head"))
     if problems:
         raise RecipeError(problems)
-    return MultiTaskModel(encoder, pooling, heads)
+    return MultiTaskModel(trunk, heads, thresholds)
 
 
-def build_objective(task: Task, tables: Tables, class_counts: Sequence[int] | None = None) -> Objective:
-    """The task's objective; ``class_counts`` of its training rows are needed for ``class_weights: balanced``."""
+def build_objective(
+    task: Task, tables: Tables, class_counts: Sequence[int] | None = None, loss: Options | None = None
+) -> Objective:
+    """The task's objective, or another ``loss`` on its targets.
+
+    ``class_counts`` of its training rows are needed for ``class_weights: balanced``.
+    """
+    loss = loss or task.loss
     target = TargetSpec(
         labels=tuple(task.label_names),
         range=task.range,
         class_weights=_class_weights(task, class_counts),
         label_smoothing=task.label_smoothing,
     )
-    return cast("Objective", builder(tables, "objectives", task.loss)(task.loss, target))
+    return cast("Objective", builder(tables, "objectives", loss)(loss, target))
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -116,8 +255,3 @@ def _class_weights(task: Task, counts: Sequence[int] | None) -> tuple[float, ...
         return ()
     total = sum(counts)
     return tuple(total / (len(counts) * count) if count else 1.0 for count in counts)
-
-
-def _key(task: str) -> str:
-    """Module names may not be those of ModuleDict's own methods, which task names may be."""
-    return f"task_{task}"

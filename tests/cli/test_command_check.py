@@ -58,6 +58,8 @@ def test_people_get_tables(recipe: Path) -> None:
         "awful",
         "steps/epoch",
         "tokens/epoch",
+        "of reviews alone",
+        "trained in multitask",
         "GB",
         "roughly",
     ):
@@ -101,7 +103,8 @@ def test_a_wrong_recipe_is_a_document_too(words: tuple[str, ...], recipe: Path) 
     assert result.stderr == plain.stderr
     errors = plain.stderr.splitlines()
     assert errors
-    assert json.loads(result.stdout) == {"ok": False, "errors": errors, "warnings": [], "data": None, "cost": None}
+    nothing = dict.fromkeys(("data", "parameters", "cost"))
+    assert json.loads(result.stdout) == {"ok": False, "errors": errors, "warnings": [], **nothing}
 
 
 def test_an_encoder_that_is_missing_leaves_the_data_report(recipe: Path, tmp_path: Path) -> None:
@@ -133,3 +136,60 @@ def test_leaks_are_counted_and_warned_of(recipe: Path, tmp_path: Path) -> None:
     assert found["ok"]
     assert any("3 rows" in warning and "reviews.train" in warning for warning in found["warnings"])
     assert "warning: " in run(*words).stderr
+
+
+def test_parameters_are_counted_by_task_and_stage(recipe: Path) -> None:
+    found = document("check", recipe, "--set", "stages.0.freeze=[encoder.*]")
+    counts = found["parameters"]
+    assert counts["total"] == found["cost"]["parameters"] == counts["shared"] + sum(counts["per_task"].values())
+    assert counts["stages"] == {"multitask": sum(counts["per_task"].values())}
+    assert counts["per_task"]["sentences"] == 0, "a cosine has no parameters"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("stages.0.balancing=pcgrad", None),
+        ("stages.0.freeze=[encoder.embeddings.*]", "stages.0.freeze.0: 'encoder.embeddings.*' matches no parameter"),
+        ("stages.0.freeze=[encoder.*, heads.*]", "stages.0.freeze: nothing is left to train in stage 'multitask'"),
+        ("stages.0.distillation={teachers: [gone/away]}", "stages.0.distillation.teachers.0: 'gone/away'"),
+    ],
+)
+def test_contradictions_are_told_before_any_data_is_read(setting: str, said: str | None, recipe: Path) -> None:
+    words = ("check", recipe, "--set", "stages.0.schedule=sequential", "--set", setting, "--data-dir", "nowhere")
+    found = document(*words, code=2)
+    assert said or "'pcgrad' needs several tasks in a step" in found["errors"][0]
+    assert found["errors"][0].startswith("--set stages.0.") or "--set stages.0." in found["errors"][0]
+    assert len(found["errors"]) == 1
+    assert (said or "pcgrad") in found["errors"][0]
+    assert found["data"] is None
+    result = run("train", *words[1:], "--out", recipe.parent / "run", code=2)
+    assert (said or "pcgrad") in result.stderr
+    assert not (recipe.parent / "run").exists()
+
+
+def test_a_teacher_with_other_labels_is_told_before_any_data_is_read(recipe: Path, trained: Path) -> None:
+    labels = "{0: dreadful, 1: poor, 2: mixed, 3: good, 4: excellent}"
+    settings = (f"tasks.reviews.labels={labels}", f"stages.0.distillation={{teachers: ['{trained}']}}")
+    words = [word for setting in settings for word in ("--set", setting)]
+    found = document("check", recipe, *words, "--data-dir", "nowhere", code=2)
+    assert "other labels for 'reviews'" in found["errors"][0]
+    assert found["data"] is None
+    assert document("check", recipe, *words[2:])["ok"]
+
+
+STAGES = """[
+  {name: masked, pretraining: mlm, epochs: 1, batch_size: 8},
+  {name: heads, freeze: [encoder.*], epochs: 1, batch_size: 8},
+  {name: all, epochs: 1, batch_size: 8, balancing: pcgrad, regularisers: [smart, r_drop]},
+  {name: student, tasks: [reviews], epochs: 2, batch_size: 8, distillation: {teachers: [all]}},
+]"""
+
+
+def test_the_cost_of_every_kind_of_stage_is_tried(recipe: Path) -> None:
+    found = document("check", recipe, "--set", f"stages={STAGES}")
+    stages = {stage["name"]: stage for stage in found["cost"]["stages"]}
+    assert list(stages) == ["masked", "heads", "all", "student"]
+    assert all(stage["seconds"] > 0 for stage in stages.values())
+    assert found["cost"]["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stages.values()))
+    assert set(stages["student"]["epoch_tokens"]) == {"reviews"}

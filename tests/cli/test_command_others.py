@@ -83,7 +83,7 @@ def test_recipes_are_listed(tmp_path: Path) -> None:
     assert all(entry["name"] in listed and entry["title"] in listed for entry in found)
 
 
-@pytest.mark.parametrize("name", [recipe.name for recipe in shipped_recipes()])
+@pytest.mark.parametrize("name", {recipe.name.rpartition("/")[0]: recipe.name for recipe in shipped_recipes()}.values())
 def test_recipes_are_shown_and_copied_as_they_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shown = run("recipes", "show", name).stdout

@@ -135,9 +135,39 @@ def test_extending_recipes_fit() -> None:
         ("tasks", {}),
         ("stages", []),
         ("stages", [{"batch_size": 0}]),
+        ("encoder", {"experts": "lora"}),
+        ("encoder", {"experts": {"kind": "low_rank", "rank": 0}}),
+        ("encoder", {"projections": "dense"}),
+        ("encoder", {"projections": ["dense", None]}),
+        ("stages", [{"regularisers": "smart"}]),
+        ("stages", [{"regularisers": ["smart", "smrt"]}]),
+        ("stages", [{"regularisers": ["smart", {"kind": "l1", "weight": "x"}]}]),
+        ("stages", [{"regularisers": None}]),
+        ("stages", [{"pretraining": "mlmm"}]),
+        ("stages", [{"distillation": {"teachers": []}}]),
+        ("stages", [{"freeze": "encoder.*"}]),
+        ("stages", [{"balancing": {"kind": "fls"}}]),
+        ("grid", {"seed": 1}),
+        ("search", {"keys": {"seed": {"low": 1}}}),
     ],
 )
 def test_mistakes_do_not_fit(key: str, value: object) -> None:
     recipe = yaml.safe_load(recipe_yaml(load_recipe("quickstart").recipe))
     assert fits(recipe, SCHEMA)
     assert not fits({**recipe, key: value}, SCHEMA)
+
+
+def test_optional_members_and_lists_of_members_fit() -> None:
+    recipe = yaml.safe_load(recipe_yaml(load_recipe("quickstart").recipe))
+    stage = recipe["stages"][0]
+    for key, value in (
+        ("encoder", {"experts": None, "projections": []}),
+        ("encoder", {"experts": "copies", "projections": ["dense", {"kind": "mlp", "width": 8}]}),
+        ("encoder", {"experts": {"kind": "low_rank", "rank": 8}}),
+        ("stages", [{**stage, "pretraining": None, "regularisers": [], "distillation": None}]),
+        ("stages", [{**stage, "pretraining": {"kind": "mlm", "probability": 0.2}}]),
+        ("stages", [{**stage, "regularisers": ["r_drop", {"kind": "smart", "tasks": ["a"]}]}]),
+        ("grid", {"stages.0.optimizer": ["adam", {"kind": "adamw", "lr": 1e-5}], "seed": [1, 2]}),
+        ("search", {"keys": {"seed": [1, 2], "encoder.dropout": {"low": 0, "high": 0.5}}}),
+    ):
+        assert fits({**recipe, key: value}, SCHEMA), (key, value)

@@ -278,3 +278,27 @@ def test_circles_are_refused(tmp_path: Path) -> None:
     ]
     extending(tmp_path, "manyhead: 1\nname: x\nextends: self.yaml\n", "self.yaml")
     assert "self.yaml > self.yaml" in refused(tmp_path / "self.yaml")[0]
+
+
+def test_a_star_stands_for_everything_that_is_there(base: Path) -> None:
+    loaded = load_recipe(base, overrides=["tasks.*.head.dropout=0.5", "stages.*.epochs=2"])
+    heads = [task.head.model_dump() for task in loaded.recipe.tasks.values()]
+    assert [(head["kind"], head["dropout"]) for head in heads] == [("hidden", 0.5), ("linear", 0.5)]
+    assert [stage.epochs for stage in loaded.recipe.stages] == [2]
+    for task in ("mood", "near"):
+        assert loaded.place(f"tasks.{task}.head.dropout") == ("--set tasks.*.head.dropout", None)
+    path = extending(base.parent, "manyhead: 1\nname: mine\nextends: base.yaml\nset:\n  tasks.*.limit: {train: 5}\n")
+    assert [task.limit for task in load_recipe(path).recipe.tasks.values()] == [{"train": 5}] * 2
+
+
+def test_a_star_that_cannot_be_set_everywhere_sets_nothing(base: Path) -> None:
+    (line,) = refused(base, "tasks.*.head.width=8")
+    assert "tasks.near.head.width: unknown key; expected one of kind, dropout, features" in line
+    (line,) = refused(base, "tasks.*.hed.dropout=.5")
+    assert "unknown key 'hed'; did you mean 'head'" in line
+    assert "stages.0.optimizer.betas" not in refused(base, "stages.*.optimizer.*.x=1")[0]
+
+
+def test_a_key_that_is_a_star_is_itself(base: Path) -> None:
+    loaded = load_recipe(base, overrides=['tasks.mood.labels={"*": star, 0: bad}', "tasks.mood.labels.*=sun"])
+    assert loaded.recipe.tasks["mood"].labels == {"*": "sun", 0: "bad"}

@@ -1,12 +1,14 @@
 """Everything a run reads before it trains: the encoder's files, the tokenizer, the data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
 from transformers import PretrainedConfig
 
+from manyhead.build.teachers import check_teachers
+from manyhead.build.trainable import trainable_problems
 from manyhead.data.cache import load_task_data
 from manyhead.data.check import DataReport, check_data
 from manyhead.data.examples import reference_of
@@ -17,6 +19,7 @@ from manyhead.device import Hardware, choose_hardware
 from manyhead.encoder.load import read_config
 from manyhead.encoder.source import EncoderSource, locate_encoder
 from manyhead.encoder.tokenizer import check_vocabulary, load_tokenizer
+from manyhead.errors import Problem, RecipeError
 from manyhead.inference.model_folder import ENCODER, model_in, save_encoder_files
 from manyhead.recipe.load import LoadedRecipe
 from manyhead.recipe.schema import Recipe, Split, Tables
@@ -51,6 +54,26 @@ class Parts:
         return {task: data for (task, name), data in self.data.items() if name == split}
 
 
+def read_encoder(
+    loaded: LoadedRecipe, watcher: Observer, folder: Path | None = None
+) -> tuple[EncoderSource | None, Path, PretrainedConfig]:
+    """Where the encoder is, the folder of its configuration, which is ``folder`` if given, and the configuration.
+
+    Raises `UsageError` where there is none, and `RecipeError` where teachers do not fit or stages train nothing.
+    """
+    options, source = loaded.recipe.encoder, None
+    if folder is None:
+        source = locate_encoder(options.checkpoint, options.revision)
+        for note in source.notes:
+            watcher.event(note)
+        folder = model_in(source.folder) / ENCODER if source.kind == "manyhead" else source.folder
+    config = read_config(folder, dropout=options.dropout, attention_dropout=options.attention_dropout)
+    problems = [*check_teachers(loaded.recipe), *trainable_problems(loaded.recipe, loaded.tables, config)]
+    if problems:
+        raise RecipeError([_placed(loaded, problem) for problem in problems])
+    return source, folder, config
+
+
 def read_parts(
     loaded: LoadedRecipe,
     watcher: Observer,
@@ -62,18 +85,13 @@ def read_parts(
     """Reads all parts of ``loaded``; nothing is trained and nothing written but caches.
 
     ``report`` of an earlier `check_data` saves another check. ``encoder`` is a run's own configuration and tokenizer,
-    to go on from its checkpoint; without it the recipe's checkpoint is located. Raises `UsageError` and `DataError`.
+    to go on from its checkpoint; without it the recipe's checkpoint is located. Raises `UsageError`, `RecipeError` and
+    `DataError`.
     """
-    recipe = loaded.recipe
-    source = None
-    if encoder is None:
-        source = locate_encoder(recipe.encoder.checkpoint, recipe.encoder.revision)
-        for note in source.notes:
-            watcher.event(note)
-        encoder = model_in(source.folder) / ENCODER if source.kind == "manyhead" else source.folder
-    config = read_config(encoder, dropout=recipe.encoder.dropout, attention_dropout=recipe.encoder.attention_dropout)
+    source, encoder, config = read_encoder(loaded, watcher, encoder)
     tokenizer = load_tokenizer(encoder)
     check_vocabulary(tokenizer, config.vocab_size, encoder)
+    recipe = loaded.recipe
     revision = recipe.encoder.revision if source is None else source.revision
     recipe = pin_recipe_references(recipe, hub_cache(), encoder_revision=revision)
     resolve = resolve_files(recipe)
@@ -89,3 +107,9 @@ def read_parts(
     }
     hardware = hardware or choose_hardware(recipe.device, recipe.precision, recipe.threads)
     return Parts(recipe, loaded.tables, source, encoder, config, tokenizer, data, hardware)
+
+
+def _placed(loaded: LoadedRecipe, problem: Problem) -> Problem:
+    """The problem with the file and line of its key."""
+    path, line = loaded.place(problem.key or "")
+    return replace(problem, path=path, line=line)

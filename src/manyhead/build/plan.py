@@ -1,22 +1,36 @@
 """From the parts that were read to what trains: the model, and each stage's schedule, losses, optimiser and rate."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
+from manyhead.balancing.base import Balancer
 from manyhead.build.parts import Parts
+from manyhead.build.starting import take_weights
 from manyhead.data.task_data import TaskData
+from manyhead.encoder.seeding import seed_part
 from manyhead.errors import UsageError
 from manyhead.inference.model_folder import read_model
-from manyhead.model import MultiTaskModel, build_model, build_objective
+from manyhead.model import MultiTaskModel, build_model, build_objective, trainable_names
 from manyhead.objectives.base import Objective
 from manyhead.optimizers import GroupOptions
 from manyhead.optimizers.groups import parameter_groups
+from manyhead.pretraining.base import Pretraining, TextFacts
 from manyhead.recipe.schema import Stage, Tables, Task
 from manyhead.recipe.tables import builder
+from manyhead.regularisers.base import Regulariser
 from manyhead.schedules.base import Schedule, StreamOptions
 from manyhead.schedules.streams import BatchStream
+from manyhead.training.checkpoint import EXTRAS
+from manyhead.training.clipping import Clipping
+from manyhead.training.gradients import Gradients, JointGradients
+from manyhead.training.losses import Lesson, TaskLosses, Teaching
 from manyhead.training.stages import StagePlan
 from manyhead.training.step import Learner
+from manyhead.training.task_gradients import TaskGradients
 
 SCORE_BUCKETS = 5
 """Buckets of a score that ``balanced`` draws equally."""
@@ -40,6 +54,11 @@ def plan_stages(parts: Parts, model: MultiTaskModel) -> list[StagePlan]:
 
 def plan_schedule(parts: Parts, index: int, stage: Stage) -> Schedule:
     """The schedule of stage ``index``."""
+    return _schedule(parts, index, stage, _streams(parts, index, stage))
+
+
+def _streams(parts: Parts, index: int, stage: Stage) -> dict[str, BatchStream]:
+    """The batches of each task that the stage trains."""
     recipe, train_data = parts.recipe, parts.split("train")
     streams: dict[str, BatchStream] = {}
     for name in recipe.trained_tasks(stage):
@@ -53,8 +72,12 @@ def plan_schedule(parts: Parts, index: int, stage: Stage) -> Schedule:
         )
         lengths = data.tokens.lengths().reshape(data.tokens.n_examples, -1).sum(1)
         streams[name] = BatchStream(data.tokens.n_examples, options, (recipe.seed, index, name), lengths)
+    return streams
+
+
+def _schedule(parts: Parts, index: int, stage: Stage, streams: Mapping[str, BatchStream]) -> Schedule:
     build = builder(parts.tables, "schedules", stage.schedule)
-    return build(stage.schedule, streams, seed=recipe.seed, stage=index, epochs=stage.epochs)
+    return build(stage.schedule, streams, seed=parts.recipe.seed, stage=index, epochs=stage.epochs)
 
 
 def _with_weights(parts: Parts) -> MultiTaskModel:
@@ -63,48 +86,111 @@ def _with_weights(parts: Parts) -> MultiTaskModel:
     model = build_model(parts.recipe, parts.tables, parts.config, None)
     if parts.source is None:
         return model
-    stored = read_model(parts.source.folder, plugins=parts.recipe.plugins)
-    model.encoder.load_state_dict(stored.model.encoder.state_dict())
-    if stored.recipe.encoder.pooling == parts.recipe.encoder.pooling:
-        model.pooling.load_state_dict(stored.model.pooling.state_dict())
-    for name, task in parts.recipe.tasks.items():
-        before = stored.recipe.tasks.get(name)
-        if before is not None and _same_head(before, task):
-            model.head(name).load_state_dict(stored.model.head(name).state_dict())
+    take_weights(model, parts.recipe, read_model(parts.source.folder, plugins=parts.recipe.plugins))
     return model
 
 
 def _plan(parts: Parts, model: MultiTaskModel, index: int, stage: Stage) -> StagePlan:
     recipe, tables = parts.recipe, parts.tables
     names = recipe.trained_tasks(stage)
-    train_data = {name: parts.data[name, "train"] for name in names}
-    schedule = plan_schedule(parts, index, stage)
+    streams = _streams(parts, index, stage)
+    schedule = _schedule(parts, index, stage, streams)
     total = schedule.epoch_steps * stage.epochs
     total = total if stage.max_steps is None else min(total, stage.max_steps)
+    data = {name: _trained_on(parts.data[name, "train"], recipe.tasks[name]) for name in names}
+    losses = {name: _losses(recipe.tasks[name], tables, data[name]) for name in names}
+    regularisers: list[Regulariser] = [
+        builder(tables, "regularisers", options)(options, names, model, total) for options in stage.regularisers
+    ]
+    pretraining: Pretraining | None = None
+    if stage.pretraining is not None:
+        facts = TextFacts.of(parts.tokenizer, {name: recipe.tasks[name] for name in names})
+        seed_part(recipe.seed, "pretraining", stage.name)
+        pretraining = builder(tables, "pretraining", stage.pretraining)(stage.pretraining, facts, model)
+    balancer: Balancer = builder(tables, "balancing", stage.balancing)(
+        stage.balancing, {name: recipe.tasks[name] for name in names}
+    )
+    extras = _extras(balancer, losses, pretraining, regularisers).to(parts.hardware.device)
+    trainable = trainable_names(model, stage.freeze)
+    named = [(name, parameter) for name, parameter in model.named_parameters() if name in trainable]
+    named += [(EXTRAS + name, parameter) for name, parameter in extras.named_parameters() if parameter.requires_grad]
     options = stage.optimizer
     if not isinstance(options, GroupOptions):
         raise UsageError(
             f"stages.{index}.optimizer: the options of '{options.kind}' say no rates; expected a subclass of "
             "manyhead.optimizers.GroupOptions; change the plugin"
         )
-    groups = parameter_groups(
-        options, list(model.named_parameters()), model.encoder.depths("encoder."), model.encoder.n_layers
-    )
+    groups = parameter_groups(options, named, model.encoder.depths("encoder."), model.encoder.n_layers)
+    if not groups:
+        raise UsageError(
+            f"stages.{index}.freeze: nothing is left to train in stage '{stage.name}'; expected patterns that leave "
+            "some parameters; remove one"
+        )
+    clipping = Clipping(stage.clip_norm if stage.clip_by == "all" else None, stage.clip_always)
+    teaching = None
+    if stage.distillation is not None:
+        teaching = Teaching(stage.distillation.weight, stage.distillation.temperature)
     learner = Learner(
-        model=model,
-        data=train_data,
-        objectives={name: _objective(recipe.tasks[name], tables, train_data[name]) for name in names},
-        balancer=builder(tables, "balancing", stage.balancing)(stage.balancing, names),
+        lesson=Lesson(model, data, losses, pretraining, regularisers, teaching, recipe.encoder.segment_ids),
+        balancer=balancer,
+        gradients=_gradients(stage, model, balancer),
         optimizer=builder(tables, "optimizers", options)(options, groups),
-        clip_norm=stage.clip_norm,
+        clipping=clipping,
         accumulation=stage.accumulation,
-        segment_ids=recipe.encoder.segment_ids,
+        extras=extras,
         lr=options.lr,
         seed=recipe.seed,
         stage=stage.name,
     )
     rate = builder(tables, "rates", stage.rate)(stage.rate, total, schedule.epoch_steps)
-    return StagePlan(stage, learner, schedule, rate, total)
+    rows = {name: stream.rows for name, stream in streams.items()}
+    return StagePlan(stage, learner, schedule, rate, total, trainable, rows)
+
+
+def _gradients(stage: Stage, model: MultiTaskModel, balancer: Balancer) -> Gradients:
+    """One backward for all tasks where that is enough, else one for each."""
+    clip_norm = stage.clip_norm if stage.clip_by == "task" else None
+    cut = balancer.needs_losses and stage.accumulation > 1
+    if not (balancer.needs_gramian or cut or clip_norm is not None):
+        return JointGradients(balancer)
+    together = stage.pretraining is None
+    return TaskGradients(balancer, model, Clipping(clip_norm, stage.clip_always), together=together)
+
+
+def _extras(
+    balancer: Balancer,
+    losses: Mapping[str, TaskLosses],
+    pretraining: Pretraining | None,
+    regularisers: Sequence[Regulariser],
+) -> nn.ModuleDict:
+    """The modules of a stage that only training has; objectives without a state are none."""
+    extras = nn.ModuleDict({"balancer": balancer, "regularisers": nn.ModuleList(regularisers)})
+    if pretraining is not None:
+        extras["pretraining"] = pretraining
+    extras["losses"] = nn.ModuleDict(
+        {
+            f"task_{name}": nn.ModuleList(
+                each for each in (task.main, *(auxiliary for _, auxiliary in task.auxiliary)) if isinstance(each, nn.Module)
+            )
+            for name, task in losses.items()
+        }
+    )
+    return extras
+
+
+def _trained_on(data: TaskData, task: Task) -> TaskData:
+    """The training rows with their targets as the task casts them."""
+    if task.target_cast == "none" or data.targets is None:
+        return data
+    return replace(data, targets=np.floor(data.targets))
+
+
+def _losses(task: Task, tables: Tables, data: TaskData) -> TaskLosses:
+    auxiliary = tuple(
+        (float(getattr(options, "weight", 1.0)), build_objective(task, tables, loss=options))
+        for options in task.auxiliary
+    )
+    return TaskLosses(_objective(task, tables, data), auxiliary)
 
 
 def _objective(task: Task, tables: Tables, data: TaskData) -> Objective:
@@ -122,11 +208,3 @@ def _groups(data: TaskData, task: Task) -> NDArray[np.int64]:
     low, high = task.range or (float(data.targets.min()), float(data.targets.max()))
     share = (data.targets - low) / max(high - low, 1e-12)
     return np.clip((share * SCORE_BUCKETS).astype(np.int64), 0, SCORE_BUCKETS - 1)
-
-
-def _same_head(before: Task, now: Task) -> bool:
-    def shape(task: Task) -> tuple[object, ...]:
-        # Labels as lists: two mappings in another order are equal, their classes are not.
-        return task.kind, task.label_cells, task.label_names, task.head, task.loss, task.sequences_per_example
-
-    return shape(before) == shape(now)

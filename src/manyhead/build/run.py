@@ -3,12 +3,14 @@
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from manyhead.build.parts import Parts, read_parts
 from manyhead.build.plan import new_model, plan_stages
 from manyhead.build.summary import now, state_of, summary_of
+from manyhead.build.teaching import teach
 from manyhead.data.fetch import PREFIX
 from manyhead.data.task_data import TaskData
 from manyhead.device import Hardware, choose_hardware
@@ -58,6 +60,7 @@ def train(
     Raises `UsageError` where the folder exists, `RecipeError` and `DataError` with everything wrong at once,
     `DivergedError` where training diverges, `StoppedError` where a signal ends it.
     """
+    refuse_several(loaded)
     watcher = observer or Observer()
     path = out or Path("runs") / loaded.recipe.name
     if resume and path.is_dir() and not is_empty(path):
@@ -75,6 +78,18 @@ def train(
     folder = create_run(path, recipe_yaml(parts.recipe), state_of(parts), parts.save_encoder)
     with folder.locked():
         return _run(folder, parts, model, plans, watcher=watcher)
+
+
+def refuse_several(loaded: LoadedRecipe) -> None:
+    """Raises `UsageError` for a recipe that stands for several runs."""
+    kind = "grid" if loaded.recipe.grid else "search" if loaded.recipe.search is not None else None
+    if kind is not None:
+        source = loaded.path or loaded.recipe.name
+        one = "grid={}" if kind == "grid" else "search=null"
+        raise UsageError(
+            f"{source}: has a {kind}, so it stands for several runs; expected a recipe of one; run them by "
+            f"manyhead study {source}, or one of them by --set {one} --set KEY=VALUE"
+        )
 
 
 def _resume(folder: RunFolder, loaded: LoadedRecipe, watcher: Observer) -> Run:
@@ -117,7 +132,15 @@ def _run(
     folder.update_state(status="running")
     try:
         with stop_on_signals(watcher.event) as stop:
-            runner = StageRunner(plans, folder, evaluate=score, primary=primary, observer=watcher, stop=stop)
+            runner = StageRunner(
+                plans,
+                folder,
+                evaluate=score,
+                teach=partial(teach, parts),
+                primary=primary,
+                observer=watcher,
+                stop=stop,
+            )
             if checkpoint is None:
                 folder.cut_log(0)
             else:
@@ -219,7 +242,8 @@ def _tell_differences(state: Mapping[str, Any], parts: Parts, watcher: Observer)
 
 
 def _check_same_data(folder: RunFolder, state: Mapping[str, Any], parts: Parts) -> None:
-    before, after = state.get("data", {}), state_of(parts)["data"]
+    current = state_of(parts)
+    before, after = ({**each["data"], **each["teachers"]} for each in (state, current))
     changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     if changed:
         raise UsageError(

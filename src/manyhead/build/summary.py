@@ -6,6 +6,7 @@ from importlib import metadata
 from typing import Any
 
 from manyhead.build.parts import Parts
+from manyhead.build.teachers import teacher_hashes
 from manyhead.evaluation.evaluate import Evaluation
 from manyhead.evaluation.metrics import majority_baseline, task_scores
 from manyhead.training.stages import StageRunner
@@ -14,7 +15,7 @@ _PACKAGES = ("manyhead", "torch", "transformers", "tokenizers", "safetensors", "
 
 
 def state_of(parts: Parts) -> dict[str, Any]:
-    """state.json of a new run: versions, hardware, and hashes of data and labels."""
+    """state.json of a new run: versions, hardware, and hashes of data, labels and teachers."""
     return {
         "status": "new",
         "created": now(),
@@ -24,6 +25,7 @@ def state_of(parts: Parts) -> dict[str, Any]:
             f"{task}.{split}": {"rows": data.n_examples, "data": data.data_hash, "labels": data.label_hash}
             for (task, split), data in parts.data.items()
         },
+        "teachers": teacher_hashes(parts.recipe),
     }
 
 

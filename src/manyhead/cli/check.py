@@ -9,12 +9,13 @@ import typer
 
 from manyhead.cli.options import DataDir, Json, Overrides, Quiet, RecipeName, listed
 from manyhead.cli.output import duration, speaking, table
-from manyhead.errors import DataError, ManyheadError, Problem, UsageError
+from manyhead.errors import DataError, ManyheadError, Problem, RecipeError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from manyhead.build import Parts
+    from manyhead.build.trainable import StageParameters
     from manyhead.cli.cost import Cost
     from manyhead.data.check import DataReport, SplitReport
     from manyhead.data.examples import Resolve
@@ -34,10 +35,12 @@ _GIGABYTE = 1e9
 class Checked:
     """What was found. ``truncated`` is the share of rows that are cut, by TASK.SPLIT; it and ``cost`` need an encoder.
 
-    ``failure`` is what is wrong beside the data: the encoder is missing, or a head does not fit it.
+    ``parameters`` need its configuration. ``failure`` is what is wrong beside the data: the encoder is missing or does
+    not fit.
     """
 
     data: "DataReport"
+    parameters: "StageParameters | None"
     truncated: dict[str, float]
     cost: "Cost | None"
     failure: ManyheadError | None
@@ -58,7 +61,14 @@ class Checked:
         for split in data["splits"]:
             split["truncated"] = self.truncated.get(f"{split['task']}.{split['split']}")
         cost = None if self.cost is None else {**asdict(self.cost), "seconds": self.cost.seconds}
-        return {"ok": not self.errors, "errors": self.errors, "warnings": data["warnings"], "data": data, "cost": cost}
+        return {
+            "ok": not self.errors,
+            "errors": self.errors,
+            "warnings": data["warnings"],
+            "data": data,
+            "parameters": self.parameters,
+            "cost": cost,
+        }
 
 
 def check(
@@ -95,30 +105,42 @@ def check(
 
 
 def check_recipe(loaded: "LoadedRecipe", *, note: Callable[[str], None]) -> Checked:
-    """Checks the data and the encoder of a recipe; where both are there, counts cut rows and estimates the cost."""
-    from manyhead.data.check import check_data
-    from manyhead.encoder.source import locate_encoder
+    """Checks the encoder and the data of a recipe; where both are there, counts cut rows and estimates the cost.
 
+    Raises `RecipeError`, before any data is read, where the recipe asks of the encoder what cannot be.
+    """
+    from manyhead.build import read_parts
+    from manyhead.build.parts import read_encoder
+    from manyhead.build.trainable import stage_parameters
+    from manyhead.cli.cost import estimate
+    from manyhead.data.check import check_data
+    from manyhead.training.observer import Observer
+
+    parameters, failure = None, None
+    note("reading the encoder ...")
+    try:
+        _, _, config = read_encoder(loaded, Observer())
+        parameters = stage_parameters(loaded.recipe, loaded.tables, config)
+    except RecipeError:
+        raise
+    except ManyheadError as error:
+        failure = error
     resolve = _resolver(loaded.recipe)
     report = check_data(loaded.recipe, place=loaded.place, resolve=resolve)
+    if report.errors or failure:
+        return Checked(report, parameters, {}, None, failure)
+    note("counting tokens and trying a few steps ...")
     try:
-        if report.errors:
-            locate_encoder(loaded.recipe.encoder.checkpoint, loaded.recipe.encoder.revision)
-            return Checked(report, {}, None, None)
-        from manyhead.build import read_parts
-        from manyhead.cli.cost import estimate
-        from manyhead.training.observer import Observer
-
-        note("reading the encoder and counting tokens ...")
         parts = read_parts(loaded, Observer(), report=report)
-        return Checked(report, _truncated(parts, report, resolve), estimate(parts), None)
+        return Checked(report, parameters, _truncated(parts, report, resolve), estimate(parts), None)
     except ManyheadError as error:
-        return Checked(report, {}, None, error)
+        return Checked(report, parameters, {}, None, error)
 
 
 def _refused(error: ManyheadError) -> dict[str, Any]:
     """The document of ``--json`` where the recipe keeps its data from being looked at."""
-    return {"ok": False, "errors": str(error).splitlines(), "warnings": [], "data": None, "cost": None}
+    nothing = dict.fromkeys(("data", "parameters", "cost"))
+    return {"ok": False, "errors": str(error).splitlines(), "warnings": [], **nothing}
 
 
 def _resolver(recipe: "Recipe") -> "Resolve":
@@ -162,7 +184,17 @@ def _shown(found: Checked) -> "list[RenderableType]":
         rows.append((name, *(f"{count:,}" for count in counts), "-" if cut is None else f"{cut:.1%}"))
     columns = ("data", "rows", "used", "rejected", "repeated", "leaked", "cut")
     balance = table(("data", "targets"), [(f"{s.task}.{s.split}", _targets(s)) for s in found.data.splits], left=2)
-    return [table(columns, rows), "", balance, *(_cost_shown(found.cost) if found.cost else [])]
+    shown: list[RenderableType] = [table(columns, rows), "", balance]
+    if found.parameters:
+        shown += ["", _parameters_shown(found.parameters)]
+    return shown + (_cost_shown(found.cost) if found.cost else [])
+
+
+def _parameters_shown(parameters: "StageParameters") -> "RenderableType":
+    rows = [("all", parameters["total"]), ("shared", parameters["shared"])]
+    rows += [(f"of {task} alone", count) for task, count in parameters["per_task"].items()]
+    rows += [(f"trained in {stage}", count) for stage, count in parameters["stages"].items()]
+    return table(("parameters", "number"), [(name, f"{count:,}") for name, count in rows])
 
 
 def _targets(split: "SplitReport") -> str:
@@ -188,8 +220,6 @@ def _cost_shown(cost: "Cost") -> "list[RenderableType]":
         "",
         table(columns, rows, left=2),
         "",
-        f"encoder and heads: {cost.parameters / 1e6:.1f} million weights",
-        f"disk:              up to {cost.disk_bytes / _GIGABYTE:.1f} GB for checkpoints and the model",
-        f"time:              very roughly {duration(cost.seconds)} on {cost.device} in {cost.precision}, from a "
-        "measured forward pass",
+        f"disk: up to {cost.disk_bytes / _GIGABYTE:.1f} GB for checkpoints and the model",
+        f"time: roughly {duration(cost.seconds)} on {cost.device} in {cost.precision}, from a few measured steps",
     ]

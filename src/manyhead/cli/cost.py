@@ -1,4 +1,4 @@
-"""What training a recipe would cost: steps, tokens, disk, and, roughly, time. Nothing is trained for it."""
+"""What training a recipe would cost: steps, tokens, disk and time, the last from a few steps on a model thrown away."""
 
 import time
 from collections.abc import Mapping
@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import torch
 
 from manyhead.batching import pack
-from manyhead.build import Parts, new_model, plan_schedule
+from manyhead.build import Parts, new_model, plan_stages
 from manyhead.model import MultiTaskModel
 from manyhead.packed import PackedBatch
-from manyhead.recipe.schema import Stage
-from manyhead.schedules.base import Schedule
+from manyhead.schedules.base import Part, Step
+from manyhead.training.stages import StagePlan
+from manyhead.training.step import take_step
 
-TRAINING_PER_FORWARD = 3
-"""How much longer a training step takes than a forward pass over its tokens: backward computes twice as much."""
+MEASURING_SECONDS = 3.0
+"""About how long steps are tried, over all stages."""
 
 _BYTES_PER_WEIGHT = 4
 _OPTIMIZER_VALUES = 2
@@ -51,39 +52,79 @@ class Cost:
         return sum(stage.seconds for stage in self.stages)
 
 
+@dataclass(frozen=True)
+class StepTime:
+    """What a step takes: ``fixed`` seconds, mostly the optimiser's, and seconds for each token."""
+
+    fixed: float
+    per_token: float
+
+
 def estimate(parts: Parts) -> Cost:
-    """The cost of a recipe whose encoder and data were read. The time is three measured forward passes a step."""
-    model = new_model(parts).to(parts.hardware.device).eval()
-    model.autocast = parts.hardware.autocast
-    schedules = [plan_schedule(parts, index, stage) for index, stage in enumerate(parts.recipe.stages)]
-    rate = _forward_rate(model, _first_batch(parts, schedules[0]))
+    """The cost of a recipe whose encoder and data were read. Some steps of each stage are tried and forgotten."""
+    model = new_model(parts)
+    plans = plan_stages(parts, model)
+    forward = _forward_rate(model.eval(), _batch(parts, plans[0].schedule.step(0)))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    pairs = zip(parts.recipe.stages, schedules, strict=True)
     return Cost(
         parameters=parameters,
         disk_bytes=_disk_bytes(parts, parameters),
         device=parts.hardware.device,
         precision=parts.hardware.precision,
-        forward_tokens_per_second=rate,
-        stages=[_stage_cost(parts, stage, schedule, rate) for stage, schedule in pairs],
+        forward_tokens_per_second=forward,
+        stages=[_stage_cost(parts, model, plan, forward, MEASURING_SECONDS / len(plans)) for plan in plans],
     )
 
 
-def _stage_cost(parts: Parts, stage: Stage, schedule: Schedule, rate: float) -> StageCost:
-    steps = schedule.epoch_steps * stage.epochs
-    steps = steps if stage.max_steps is None else min(steps, stage.max_steps)
+def step_time(model: MultiTaskModel, plan: StagePlan, limit_seconds: float) -> StepTime:
+    """Takes steps of a stage, each of twice the examples, up to a whole one or until about ``limit_seconds`` passed."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in plan.trainable)
+    for regulariser in plan.learner.lesson.regularisers:
+        regulariser.started(model)
+    whole = plan.schedule.step(0)
+    largest = max(len(part.examples) for part in whole.parts)
+    _timed(plan, whole, 1)  # the optimiser makes its state in its first step
+    first = last = _timed(plan, whole, 1)
+    began, examples = time.perf_counter(), 1
+    while examples < largest and time.perf_counter() - began + 2 * last[0] < limit_seconds:
+        examples *= 2
+        last = _timed(plan, whole, examples)
+    plan.learner.optimizer.state.clear()
+    more_tokens = last[1] - first[1]
+    per_token = max(0.0, last[0] - first[0]) / more_tokens if more_tokens else 0.0
+    return StepTime(max(0.0, last[0] - per_token * last[1]), per_token)
+
+
+def _timed(plan: StagePlan, whole: Step, examples: int) -> tuple[float, int]:
+    """Seconds and tokens of a step of up to ``examples`` of each task."""
+    parts = tuple(Part(part.task, part.examples[:examples]) for part in whole.parts)
+    began = time.perf_counter()
+    result = take_step(plan.learner, Step(whole.index, whole.epoch, parts))
+    return time.perf_counter() - began, result.tokens
+
+
+def _stage_cost(
+    parts: Parts, model: MultiTaskModel, plan: StagePlan, forward: float, limit_seconds: float
+) -> StageCost:
+    schedule, options = plan.schedule, plan.options
+    steps = plan.total_steps
     tokens = {task: round(examples * _mean_tokens(parts, task)) for task, examples in schedule.epoch_examples.items()}
-    evaluations = -(-steps // (stage.evaluate_every_steps or schedule.epoch_steps))
-    dev_tokens = sum(len(data.tokens.ids) for data in parts.split("dev").values())
+    evaluations = -(-steps // (options.evaluate_every_steps or schedule.epoch_steps))
+    read = 0 if options.pretraining else evaluations * sum(len(data.tokens.ids) for data in parts.split("dev").values())
+    if options.distillation:
+        taught = sum(len(parts.data[task, "train"].tokens.ids) for task in tokens)
+        read += len(options.distillation.teachers) * taught
+    a_step = step_time(model, plan, limit_seconds)
     trained = sum(tokens.values()) * steps / schedule.epoch_steps
     return StageCost(
-        name=stage.name,
+        name=options.name,
         steps=steps,
         epoch_steps=schedule.epoch_steps,
         epoch_examples=dict(schedule.epoch_examples),
         epoch_tokens=tokens,
         evaluations=evaluations,
-        seconds=(TRAINING_PER_FORWARD * trained + evaluations * dev_tokens) / rate,
+        seconds=steps * a_step.fixed + trained * a_step.per_token + read / forward,
     )
 
 
@@ -92,9 +133,9 @@ def _mean_tokens(parts: Parts, task: str) -> float:
     return len(tokens.ids) / tokens.n_examples
 
 
-def _first_batch(parts: Parts, schedule: Schedule) -> PackedBatch:
+def _batch(parts: Parts, step: Step) -> PackedBatch:
     stores = {task: data.tokens for task, data in parts.split("train").items()}
-    batch = pack(schedule.step(0).parts, stores, segment_ids=parts.recipe.encoder.segment_ids)
+    batch = pack(step.parts, stores, segment_ids=parts.recipe.encoder.segment_ids)
     return batch.to(torch.device(parts.hardware.device))
 
 

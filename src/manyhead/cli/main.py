@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from manyhead.cli import check, evaluate, init, predict, quickstart, recipes, report, train
+from manyhead.cli import check, evaluate, init, predict, quickstart, recipes, report, study, train
 from manyhead.cli.options import examples
 from manyhead.errors import ManyheadError
 
@@ -75,6 +75,7 @@ for verb, lines in (
     (evaluate.evaluate, evaluate.EXAMPLES),
     (predict.predict, predict.EXAMPLES),
     (report.report, report.EXAMPLES),
+    (study.study, study.EXAMPLES),
 ):
     app.command(epilog=examples(*lines), no_args_is_help=verb is not quickstart.quickstart)(verb)
 app.add_typer(recipes.app)

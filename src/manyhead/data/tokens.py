@@ -52,6 +52,20 @@ class TokenStore:
         """Ids of one sequence; a view."""
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
+    def take(self, examples: NDArray[np.int64]) -> "TokenStore":
+        """A store of some examples, in the order given."""
+        n = self.sequences_per_example
+        sequences = (examples[:, None] * n + np.arange(n)).reshape(-1)
+        lengths = self.offsets[sequences + 1] - self.offsets[sequences]
+        parts = [self.sequence(int(sequence)) for sequence in sequences]
+        return TokenStore(
+            np.concatenate(parts) if parts else self.ids[:0],
+            np.concatenate([np.zeros(1, np.int64), lengths.cumsum()]),
+            self.segment_starts[sequences],
+            self.truncated[examples],
+            n,
+        )
+
 
 @dataclass(frozen=True)
 class TokenChunk:

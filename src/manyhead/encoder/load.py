@@ -81,6 +81,15 @@ def build_encoder(
     return encoder, pooler
 
 
+def empty_encoder(config: PretrainedConfig) -> PreTrainedModel:
+    """A model of ``config`` without a pooler on torch's default device, for its shapes; it is not ready to run."""
+    with _quiet_transformers():
+        model = AutoModel.from_config(config, attn_implementation="eager", dtype=torch.float32)
+    _take_pooler(model, [_POOLER])
+    replace_dropout(model)
+    return model
+
+
 def _difference(encoder: PackedEncoder, max_tokens: int) -> float:
     try:
         return encoder.self_test(max_tokens)
@@ -110,6 +119,9 @@ def _load_weights(config: PretrainedConfig, weights: Path) -> tuple[PreTrainedMo
             f"{weights}: {len(needed)} weights of a {config.model_type} encoder are missing, such as '{needed[0]}'; "
             "expected the whole encoder; use another checkpoint"
         )
+    for parameter in model.parameters():
+        # Out of the file's memory, where matrices begin anywhere: the last bits of their products depend on it.
+        parameter.data = parameter.data.clone()
     return model, missing
 
 

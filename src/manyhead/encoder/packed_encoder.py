@@ -7,16 +7,19 @@ always correct.
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from manyhead.encoder.attention import NAME, packed_layout
-from manyhead.packed import offsets_of
+from manyhead.encoder.flow import Flow, flowing
+from manyhead.errors import UsageError
+from manyhead.packed import Route, offsets_of
 
 POSITIONS_AFTER_PADDING = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "roberta-prelayernorm", "esm", "xmod"}
@@ -27,6 +30,10 @@ TOLERANCE = 1e-4
 """Largest difference, in fp32, between packed and one-by-one that the self-test accepts."""
 
 
+_ENTRANCES = ("embeddings_project", "encoder.embedding_hidden_mapping_in", "embeddings")
+"""Where the states of width D that enter the first layer come from; the first name that a model has counts."""
+
+
 @dataclass(frozen=True)
 class TokenStates:
     """The pooled layer's states: ``hidden`` (T, D); ``received`` (T,) attention each token receives, where asked."""
@@ -34,12 +41,17 @@ class TokenStates:
     hidden: Tensor
     received: Tensor | None
 
+    def part(self, start: int, stop: int) -> Self:
+        """Those of the tokens ``start`` to ``stop``."""
+        received = None if self.received is None else self.received[start:stop]
+        return type(self)(self.hidden[start:stop], received)
+
 
 class PackedEncoder(nn.Module):
     """A transformers encoder that takes packed sequences.
 
     ``layer`` is the layer whose states are returned (-1 the last). ``capture`` asks for received attention.
-    ``packed`` is False where equal-length batches are used.
+    ``packed`` is False where equal-length batches are used. ``behind`` run on the states (T, D) of a packed forward.
     """
 
     def __init__(self, model: PreTrainedModel, *, layer: int = -1, capture: bool = False, packed: bool = True) -> None:
@@ -47,6 +59,7 @@ class PackedEncoder(nn.Module):
         self.model = model
         self.use_packed(packed)
         self.capture = capture
+        self.behind: list[Callable[[Tensor, Flow], Tensor]] = []
         config: Any = model.config
         self.n_layers = int(config.num_hidden_layers)
         self.layer = layer if layer >= 0 else self.n_layers + 1 + layer
@@ -55,10 +68,27 @@ class PackedEncoder(nn.Module):
         self._first_position = int(config.pad_token_id) + 1 if config.model_type in POSITIONS_AFTER_PADDING else 0
         self.has_segments = "token_type_ids" in self._arguments and int(getattr(config, "type_vocab_size", 0) or 0) > 1
 
-    def forward(self, input_ids: Tensor, segment_ids: Tensor, lengths: Sequence[int]) -> TokenStates:
-        """``input_ids``, ``segment_ids`` (T,) of sequences of ``lengths`` to states (T, D)."""
-        run = self._run_packed if self.packed else self._run_equal_lengths
-        return run(input_ids, segment_ids, lengths)
+    def forward(
+        self,
+        input_ids: Tensor,
+        segment_ids: Tensor,
+        lengths: Sequence[int],
+        *,
+        routes: Sequence[Route] = (),
+        noise: Tensor | None = None,
+        layer: int | None = None,
+    ) -> TokenStates:
+        """``input_ids``, ``segment_ids`` (T,) of sequences of ``lengths`` to states (T, D).
+
+        ``routes`` say which tokens are which task's, for experts. ``noise`` (T, D) is added to the states that enter
+        the first layer. ``layer`` replaces the encoder's own.
+        """
+        layer = self.layer if layer is None else layer
+        if not self.packed:
+            return self._run_equal_lengths(input_ids, segment_ids, lengths, noise, layer)
+        flow = Flow(packed_layout(lengths, input_ids.device, capture=self.capture), lengths, routes)
+        with flowing(flow):
+            return self._run_packed(input_ids, segment_ids, flow, noise, layer)
 
     def use_packed(self, packed: bool) -> None:
         """Chooses between one packed forward and one forward for each length."""
@@ -98,18 +128,42 @@ class PackedEncoder(nn.Module):
         self.train(training)
         return float((found - expected).abs().max())
 
-    def _run_packed(self, input_ids: Tensor, segment_ids: Tensor, lengths: Sequence[int]) -> TokenStates:
+    @property
+    def word_embeddings(self) -> Tensor:
+        """The word embeddings (V, E)."""
+        words: Any = self.model.get_input_embeddings()
+        return words.weight
+
+    def _run_packed(
+        self,
+        input_ids: Tensor,
+        segment_ids: Tensor,
+        flow: Flow,
+        noise: Tensor | None,
+        layer: int,
+    ) -> TokenStates:
         device = input_ids.device
-        layout = packed_layout(lengths, device, capture=self.capture)
-        arguments: dict[str, Any] = {"input_ids": input_ids[None], "packed_layout": layout}
+        arguments: dict[str, Any] = {"input_ids": input_ids[None], "packed_layout": flow.layout}
         if "position_ids" in self._arguments:
-            arguments["position_ids"] = _positions(lengths, device)[None] + self._first_position
+            arguments["position_ids"] = _positions(flow.lengths, device)[None] + self._first_position
         if self.has_segments:
             arguments["token_type_ids"] = segment_ids[None]
-        hidden = self._states(self.model(**arguments, output_hidden_states=self.layer != self.n_layers))
-        return TokenStates(hidden[0], layout.received[max(0, self.layer - 1)] if layout.received else None)
+        with self._adding(None if noise is None else noise[None]):
+            output = self.model(**arguments, output_hidden_states=layer != self.n_layers)
+        hidden = self._states(output, layer)[0]
+        for run in self.behind:
+            hidden = run(hidden, flow)
+        received = flow.layout.received
+        return TokenStates(hidden, received[max(0, layer - 1)] if received else None)
 
-    def _run_equal_lengths(self, input_ids: Tensor, segment_ids: Tensor, lengths: Sequence[int]) -> TokenStates:
+    def _run_equal_lengths(
+        self,
+        input_ids: Tensor,
+        segment_ids: Tensor,
+        lengths: Sequence[int],
+        noise: Tensor | None,
+        layer: int,
+    ) -> TokenStates:
         starts = torch.tensor(offsets_of(lengths)[:-1], device=input_ids.device)
         all_lengths = torch.tensor(list(lengths), device=input_ids.device)
         places: list[Tensor] = []
@@ -122,19 +176,49 @@ class PackedEncoder(nn.Module):
                 arguments["attention_mask"] = torch.ones_like(rows)
             if self.has_segments:
                 arguments["token_type_ids"] = segment_ids[rows]
-            output = self.model(
-                **arguments, output_hidden_states=self.layer != self.n_layers, output_attentions=self.capture
-            )
+            with self._adding(None if noise is None else noise[rows]):
+                output = self.model(
+                    **arguments, output_hidden_states=layer != self.n_layers, output_attentions=self.capture
+                )
             places.append(rows.flatten())
-            states.append(self._states(output).flatten(0, 1))
+            states.append(self._states(output, layer).flatten(0, 1))
             if self.capture:
-                attentions.append(output.attentions[max(0, self.layer - 1)].mean(dim=(1, 2)).flatten())
+                attentions.append(output.attentions[max(0, layer - 1)].mean(dim=(1, 2)).flatten())
         order = torch.cat(places).argsort()
         received = torch.cat(attentions)[order] if attentions else None
         return TokenStates(torch.cat(states)[order], received)
 
-    def _states(self, output: Any) -> Tensor:
-        return output.last_hidden_state if self.layer == self.n_layers else output.hidden_states[self.layer]
+    def _states(self, output: Any, layer: int) -> Tensor:
+        return output.last_hidden_state if layer == self.n_layers else output.hidden_states[layer]
+
+    @contextmanager
+    def _adding(self, noise: Tensor | None) -> Iterator[None]:
+        """Adds ``noise`` to the states that enter the first layer while the context lasts."""
+        if noise is None:
+            yield
+            return
+
+        def add(module: nn.Module, inputs: object, states: Tensor) -> Tensor:
+            del module, inputs
+            return states + noise.to(states.dtype)
+
+        hook = self._entrance().register_forward_hook(add)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def _entrance(self) -> nn.Module:
+        """The module whose output enters the first layer: the embeddings, or what brings them to width D."""
+        for name in _ENTRANCES:
+            with suppress(AttributeError):
+                return self.model.get_submodule(name)
+        kind = self.model.config.model_type
+        raise UsageError(
+            f"the encoder ({kind}) has no embedding module that noise could be added behind; expected a BERT-family "
+            "encoder, such as bert, roberta, electra, distilbert, albert or modernbert; use another checkpoint, or "
+            "leave out what adds noise"
+        )
 
 
 def _positions(lengths: Sequence[int], device: torch.device) -> Tensor:

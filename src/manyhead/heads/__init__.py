@@ -33,15 +33,49 @@ class HiddenHead(Options):
     features: PairFeatures = Field(default="uv_difference", description="Siamese pairs: [u; v; |u-v|] or [u; v].")
 
 
+class MlpHead(Options):
+    """Dropout, then dense and activation one or more times, dense."""
+
+    kind: Literal["mlp"] = "mlp"
+    dropout: float = Field(default=0.3, ge=0, lt=1, description="Dropout of the features.")
+    width: int = Field(default=256, ge=1, description="Width of the hidden layers.")
+    depth: int = Field(default=1, ge=1, description="Hidden layers.")
+    activation: Literal["relu", "gelu", "tanh"] = Field(default="relu", description="Behind each hidden layer.")
+    features: PairFeatures = Field(default="uv_difference", description="Siamese pairs: [u; v; |u-v|] or [u; v].")
+
+
 class CosineHead(Options):
-    """The cosine of the two vectors of a siamese pair: one output in [-1, 1], no parameters."""
+    """The cosine of the two vectors of a siamese pair: one output in [-1, 1]."""
 
     kind: Literal["cosine"] = "cosine"
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout of the vectors.")
+    mlp: int | None = Field(
+        default=None, ge=1, description="Width of an MLP that each vector goes through first (S4); null: none."
+    )
+
+
+class BlendHead(Options):
+    """alpha f([u; v; |u-v|]) + (1 - alpha) scale cos(u, v) of a siamese pair: one output (S4)."""
+
+    kind: Literal["blend"] = "blend"
+    alpha: float = Field(default=0.5, ge=0, le=1, description="Share of f.")
+    width: int | None = Field(default=None, ge=1, description="Hidden width of f, an MLP; null: f is one dense layer.")
+    scale: float = Field(default=1.0, gt=0, description="Of the cosine: the top of a score's range, 1 for a logit.")
+    dropout: float = Field(default=0.3, ge=0, lt=1, description="Dropout of f's features.")
 
 
 HEADS: dict[str, Entry] = {
     "linear": Entry(LinearHead, "manyhead.heads.linear:build"),
     "hidden": Entry(HiddenHead, "manyhead.heads.hidden:build"),
+    "mlp": Entry(MlpHead, "manyhead.heads.mlp:build"),
     "cosine": Entry(CosineHead, "manyhead.heads.cosine:build"),
+    "blend": Entry(BlendHead, "manyhead.heads.blend:build"),
 }
+
+COSINE_LOSSES = ("cosine_mse", "mnr", "cosine_embedding", "cosine_triplet")
+"""Losses that read outputs as cosines: they go with the cosine head alone."""
+PAIR_HEADS: dict[str, tuple[str, ...]] = {
+    "cosine": ("bce", *COSINE_LOSSES),
+    "blend": ("bce", "mse", "mse_l1"),
+}
+"""Heads of siamese pairs, and the losses that can be made of their one output."""

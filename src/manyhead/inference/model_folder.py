@@ -59,10 +59,7 @@ def read_model(path: Path, *, plugins: Sequence[str] = ()) -> StoredModel:
     Raises `CheckpointError` where there is none or it is damaged, `UsageError` where it needs a plugin that ``plugins``
     does not allow: a model never chooses the code that runs.
     """
-    folder = model_in(path)
-    weights = folder / WEIGHTS
-    if not weights.is_file():
-        weights = path / "best" / WEIGHTS
+    folder, weights = model_in(path), weights_of(path)
     for needed in (folder / RECIPE, folder / ENCODER / _CONFIG, weights):
         if not needed.is_file():
             raise CheckpointError(
@@ -84,6 +81,12 @@ def read_model(path: Path, *, plugins: Sequence[str] = ()) -> StoredModel:
         raise CheckpointError(f"{folder}: the model cannot be built: {error}") from error
     load_weights(model, weights)
     return StoredModel(model.eval(), recipe, tables, tokenizer, folder)
+
+
+def weights_of(path: Path) -> Path:
+    """The file of the weights of a model folder or of a run, where one is."""
+    weights = model_in(path) / WEIGHTS
+    return weights if weights.is_file() else path / "best" / WEIGHTS
 
 
 def model_in(path: Path) -> Path:

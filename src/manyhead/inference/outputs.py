@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from manyhead.batching import length_batches, pack
 from manyhead.data.tokens import TokenStore
@@ -51,27 +51,42 @@ def predict_store(
 
     The model is in evaluation mode meanwhile; no random number is drawn.
     """
+    outputs = raw_outputs(model, task, store, objective.outputs, segment_ids=segment_ids, tick=tick)
     device = next(model.parameters()).device
-    found: NDArray[np.float32] | None = None
+    with torch.inference_mode():
+        return read_outputs(model, task, objective, torch.from_numpy(outputs).to(device))
+
+
+def raw_outputs(
+    model: MultiTaskModel,
+    task: str,
+    store: TokenStore,
+    width: int,
+    *,
+    segment_ids: bool = True,
+    tick: Callable[[int], None] | None = None,
+) -> Floats:
+    """The outputs (E, O), O = ``width``, of the task's head for every example of ``store``; see `predict_store`."""
+    device = next(model.parameters()).device
+    found = np.empty((store.n_examples, width), dtype=np.float32)
     training = model.training
     model.eval()
     try:
         with torch.inference_mode():
             for examples in length_batches(store):
                 batch = pack([Part(task, examples)], {task: store}, segment_ids=segment_ids).to(device)
-                part = as_arrays(objective.predict(model(batch)[task]))
-                values = part.scores if part.probabilities is None else part.probabilities
-                assert values is not None
-                if found is None:
-                    found = np.empty((store.n_examples, *values.shape[1:]), dtype=np.float32)
-                found[examples] = values
+                found[examples] = model(batch)[task].float().cpu().numpy()
                 if tick is not None:
                     tick(len(examples))
     finally:
         model.train(training)
-    if found is None:
-        found = np.empty((0, objective.outputs) if objective.outputs > 1 else (0,), dtype=np.float32)
-    return TaskPredictions(None, found) if found.ndim == 1 else TaskPredictions(found, None)
+    return found
+
+
+def read_outputs(model: MultiTaskModel, task: str, objective: Objective, outputs: Tensor) -> TaskPredictions:
+    """What the outputs (E, O) of a task's head predict, behind its threshold where it has one."""
+    threshold = model.threshold(task)
+    return as_arrays(objective.predict(outputs if threshold is None else outputs - threshold))
 
 
 def as_arrays(predictions: Predictions) -> TaskPredictions:
@@ -82,27 +97,28 @@ def as_arrays(predictions: Predictions) -> TaskPredictions:
     return TaskPredictions(None, predictions.scores.float().cpu().numpy())
 
 
-def embed_store(model: MultiTaskModel, store: TokenStore, *, segment_ids: bool = True) -> Floats:
-    """Pooled vectors (S, D) of the sequences of ``store``, in order."""
+def embed_store(model: MultiTaskModel, store: TokenStore, *, task: str = "", segment_ids: bool = True) -> Floats:
+    """Pooled vectors (S, D) of the sequences of ``store``, in order; read for ``task`` where the model has experts."""
     device = next(model.parameters()).device
     found = np.empty((store.n_examples * store.sequences_per_example, model.encoder.width), dtype=np.float32)
     by_example = found.reshape(store.n_examples, store.sequences_per_example, -1)
     model.eval()
     with torch.inference_mode():
         for examples in length_batches(store):
-            batch = pack([Part("", examples)], {"": store}, segment_ids=segment_ids).to(device)
+            batch = pack([Part(task, examples)], {task: store}, segment_ids=segment_ids).to(device)
             by_example[examples] = model.embed(batch)[batch.parts[0].sequences].float().cpu().numpy()
     return found
 
 
 def freeze_for_inference(model: MultiTaskModel, autocast: torch.dtype | None) -> None:
-    """Casts the encoder's dense weights once to ``autocast`` instead of in each forward.
+    """Casts the dense weights of encoder and experts once to ``autocast`` instead of in each forward.
 
     Embeddings and layer norms stay fp32, so that predictions are bit for bit those of the evaluation while training.
     """
     model.autocast = autocast
     model.requires_grad_(False).eval()
     if autocast is not None:
-        for module in model.encoder.modules():
-            if isinstance(module, nn.Linear):
-                module.to(autocast)
+        for part in (model.encoder, model.experts):
+            for module in part.modules():
+                if isinstance(module, nn.Linear):
+                    module.to(autocast)

@@ -12,7 +12,7 @@ from manyhead.data.tokens import TokenStore, tokenize_texts
 from manyhead.device import choose_hardware
 from manyhead.errors import UsageError
 from manyhead.inference.model_folder import StoredModel, read_model
-from manyhead.inference.outputs import TaskPredictions, as_arrays, embed_store, freeze_for_inference, predict_store
+from manyhead.inference.outputs import TaskPredictions, embed_store, freeze_for_inference, predict_store, read_outputs
 from manyhead.model import build_objective
 from manyhead.recipe.schema import Cell, Task
 
@@ -88,7 +88,10 @@ class Model:
         return self._readable(task, *self.predict_arrays(task, texts))
 
     def predict_all(self, texts: Texts) -> dict[str, list[Prediction]]:
-        """The predictions of every task that reads as many texts as given, from one encoding of each."""
+        """The predictions of every task that reads as many texts as given.
+
+        All come from one encoding of each text, but for a model with experts: there each task reads with its own.
+        """
         rows = _rows(texts)
         if not rows:
             return {}
@@ -97,6 +100,8 @@ class Model:
         fitting = [name for name, task in self.tasks.items() if len(task.text) == width]
         if not fitting:
             raise UsageError(f"no task of this model reads {width} texts; expected {self._widths()}")
+        if self._model.routed:
+            return {name: self.predict(name, rows) for name in fitting}
         found: dict[str, list[Prediction]] = {}
         for siamese in (False, True):
             names = [name for name in fitting if (self.tasks[name].sequences_per_example == 2) == siamese]
@@ -123,12 +128,23 @@ class Model:
         found = predict_store(self._model, task, store, self.objectives[task], segment_ids=segments)
         return found, store.truncated
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Pooled vectors (n, D) of single texts, as the heads see them."""
+    def embed(self, texts: Sequence[str], task: str | None = None) -> NDArray[np.float32]:
+        """Pooled vectors (n, D) of single texts, as the heads see them.
+
+        A model with experts has other vectors for each ``task``. Raises `UsageError` where it is not named.
+        """
+        if task is not None:
+            self._task(task)
+        elif self._model.routed:
+            raise UsageError(
+                f"embed needs a task, since this model's encoder has experts; expected one of {', '.join(self.tasks)}; "
+                "write embed(texts, task=NAME)"
+            )
         rows = _rows(texts)
         _check_widths(rows, 1)
         store = self._tokens(rows, siamese=False)
-        return embed_store(self._model, store, segment_ids=self.recipe.encoder.segment_ids)
+        segments = self.recipe.encoder.segment_ids
+        return embed_store(self._model, store, task=task or "", segment_ids=segments)
 
     def _tokens(self, rows: Sequence[tuple[str, ...]], *, siamese: bool) -> TokenStore:
         return tokenize_texts(self._tokenizer, rows, max_tokens=self.recipe.encoder.max_tokens, siamese=siamese)
@@ -139,7 +155,7 @@ class Model:
         shaped = vectors.reshape(store.n_examples, store.sequences_per_example, -1)
         with torch.inference_mode():
             outputs = self._model.head(name)(torch.from_numpy(shaped).to(self.hardware.device))
-            return as_arrays(self.objectives[name].predict(outputs))
+            return read_outputs(self._model, name, self.objectives[name], outputs)
 
     def _readable(self, name: str, found: TaskPredictions, truncated: NDArray[np.bool_]) -> list[Prediction]:
         task = self._task(name)

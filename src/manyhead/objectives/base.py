@@ -1,9 +1,22 @@
-"""The interface of objectives, and the one place where losses are reduced."""
+"""The interface of objectives, what they see of a step, and the one place where losses are reduced."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One task's examples in a piece of a step, behind the model.
+
+    ``outputs`` (E, O) of the task's head; ``vectors`` (E, n, D) that the head read, n = 2 for a siamese pair;
+    ``targets`` (E,) class indices or scores.
+    """
+
+    outputs: Tensor
+    vectors: Tensor
+    targets: Tensor
 
 
 @dataclass(frozen=True)
@@ -15,13 +28,23 @@ class Predictions:
 
 
 class Objective(Protocol):
-    """Loss and meaning of a task's outputs."""
+    """Loss and meaning of a task's outputs.
+
+    One that keeps something between steps is an ``nn.Module`` with it as its state. One with a true ``fits_threshold``
+    is given outputs to `predict` from which a threshold has been taken off, fitted on training rows.
+    """
 
     outputs: int
     """Outputs O that the head must give."""
+    in_batch: bool
+    """Whether an example's loss depends on the others of its piece."""
 
-    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """``outputs`` (E, O) and ``targets`` (E,) to losses (E,)."""
+    def losses(self, piece: Piece) -> Tensor:
+        """Losses (E,), one an example. One that is in-batch scales them so that their mean is the loss of the piece."""
+        ...
+
+    def log_probabilities(self, outputs: Tensor) -> Tensor | None:
+        """Logarithms (E, C) of the probabilities that ``outputs`` (E, O) give to classes; None where there are none."""
         ...
 
     def predict(self, outputs: Tensor) -> Predictions:

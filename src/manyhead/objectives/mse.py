@@ -1,20 +1,34 @@
-"""Squared error on the raw scale."""
+"""Squared error on the raw scale, alone or blended with the absolute error."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from manyhead.objectives import MeanSquaredError, TargetSpec
-from manyhead.objectives.base import Objective, Predictions
+from manyhead.objectives import MeanSquaredAndAbsoluteError, MeanSquaredError, TargetSpec
+from manyhead.objectives.base import Objective, Piece, Predictions
 
 
 class SquaredError:
-    """(y - output)^2."""
+    """gamma * (y - output)^2 + (1 - gamma) * |y - output|.
+
+    S4 prints (gamma - 1); the blend with weights that add up to one is what it describes.
+    """
 
     outputs = 1
+    in_batch = False
 
-    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def __init__(self, gamma: float = 1.0) -> None:
+        self.gamma = gamma
+
+    def losses(self, piece: Piece) -> Tensor:
         """Outputs (E, 1) and scores (E,) to losses (E,)."""
-        return F.mse_loss(outputs[:, 0], targets, reduction="none")
+        outputs = piece.outputs[:, 0]
+        squared = F.mse_loss(outputs, piece.targets, reduction="none")
+        if self.gamma == 1:
+            return squared
+        return squared * self.gamma + F.l1_loss(outputs, piece.targets, reduction="none") * (1 - self.gamma)
+
+    def log_probabilities(self, outputs: Tensor) -> None:
+        """Scores have none."""
 
     def predict(self, outputs: Tensor) -> Predictions:
         """The output itself."""
@@ -25,3 +39,9 @@ def build(options: MeanSquaredError, target: TargetSpec) -> Objective:
     """See `SquaredError`."""
     del options, target
     return SquaredError()
+
+
+def build_with_l1(options: MeanSquaredAndAbsoluteError, target: TargetSpec) -> Objective:
+    """See `SquaredError`."""
+    del target
+    return SquaredError(options.gamma)

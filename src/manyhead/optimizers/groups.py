@@ -1,6 +1,8 @@
 """Parameter groups: rates by depth, and which parameters decay."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -40,3 +42,8 @@ def parameter_groups(
         Group(tuple(name for name, _ in group), tuple(parameter for _, parameter in group), lr, decay)
         for (lr, decay), group in members.items()
     ]
+
+
+def as_dicts(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """The groups as optimisers of torch take them."""
+    return [{"params": list(group.parameters), "lr": group.lr, "weight_decay": group.weight_decay} for group in groups]

@@ -8,7 +8,7 @@ from manyhead.errors import RecipeError
 from manyhead.recipe.faults import Fault, choice, nearest, shown, suggestion
 from manyhead.recipe.keys import Keys, below, key_text, value_at
 from manyhead.recipe.schema import Tables
-from manyhead.recipe.shape import Spot, arms, described, fields_of, key_spot, model_at, spot_at
+from manyhead.recipe.shape import ROOT, Spot, arms, described, fields_of, key_spot, model_at, spot_at
 from manyhead.recipe.yaml_text import parse_value
 
 Details = Mapping[str, Any]
@@ -28,13 +28,27 @@ class _Located:
     names_key: bool
 
 
-def explain(errors: Sequence[Details], value: object, tables: Tables) -> list[Fault]:
-    """What is wrong with the recipe ``value``, from what pydantic found in it: one fault a key, in the order found."""
+@dataclass(frozen=True)
+class _Schema:
+    """What a value was judged by."""
+
+    tables: Tables
+    root: Spot
+
+    def spot(self, keys: Keys, value: object) -> Spot | None:
+        return spot_at(keys, value, self.tables, self.root)
+
+
+def explain(errors: Sequence[Details], value: object, tables: Tables, root: Spot = ROOT) -> list[Fault]:
+    """What is wrong with ``value``, from what pydantic found in it: one fault a key, in the order found.
+
+    ``root`` is the model it was judged by: a recipe, unless said.
+    """
     located = [_locate(loc, error, value) for loc, error in _flat(errors, ())]
     faults: dict[Keys, Fault] = {}
     for each in located:
         if not _is_other_alternative(each, located):
-            faults.setdefault(each.keys, _fault(each, value, tables))
+            faults.setdefault(each.keys, _fault(each, value, _Schema(tables, root)))
     return list(faults.values())
 
 
@@ -71,34 +85,34 @@ def _is_other_alternative(each: _Located, located: Sequence[_Located]) -> bool:
     )
 
 
-def _fault(located: _Located, value: object, tables: Tables) -> Fault:
+def _fault(located: _Located, value: object, schema: _Schema) -> Fault:
     keys, error = located.keys, located.error
     if located.names_key:
-        parent = spot_at(keys[:-1], value, tables)
+        parent = schema.spot(keys[:-1], value)
         names = None if parent is None else key_spot(parent)
         return Fault(keys, f"{shown(keys[-1])} cannot be a name here", None if names is None else described(names))
     if error["type"] in ("value_error", "assertion_error"):
         return Fault(keys, str(error["msg"]).partition(", ")[2])
-    return _BY_TYPE.get(str(error["type"]), _wrong_value)(keys, value, tables, cast("Details", error.get("ctx", {})))
+    return _BY_TYPE.get(str(error["type"]), _wrong_value)(keys, value, schema, cast("Details", error.get("ctx", {})))
 
 
-def _unknown_kind(keys: Keys, value: object, tables: Tables, ctx: Details) -> Fault:
-    del tables
+def _unknown_kind(keys: Keys, value: object, schema: _Schema, ctx: Details) -> Fault:
+    del schema
     expected, do = choice(ctx["kind"], ctx["choices"])
     at = keys if isinstance(value_at(keys, value), str) else (*keys, "kind")
     return Fault(at, f"unknown kind '{ctx['kind']}'", expected, do)
 
 
-def _no_kind(keys: Keys, value: object, tables: Tables, ctx: Details) -> Fault:
-    del value, tables
+def _no_kind(keys: Keys, value: object, schema: _Schema, ctx: Details) -> Fault:
+    del value, schema
     choices = ", ".join(cast("list[str]", ctx["choices"]))
     return Fault(keys, "has no kind", f"one of {choices}", "write the name alone, or {kind: NAME, ...}")
 
 
-def _unknown_key(keys: Keys, value: object, tables: Tables, ctx: Details) -> Fault:
+def _unknown_key(keys: Keys, value: object, schema: _Schema, ctx: Details) -> Fault:
     del ctx
-    parent = spot_at(keys[:-1], value, tables)
-    model = None if parent is None else model_at(parent, value_at(keys[:-1], value), tables)
+    parent = schema.spot(keys[:-1], value)
+    model = None if parent is None else model_at(parent, value_at(keys[:-1], value), schema.tables)
     names = [] if model is None else list(fields_of(model))
     near = nearest(keys[-1], names)
     if near is None:
@@ -106,9 +120,9 @@ def _unknown_key(keys: Keys, value: object, tables: Tables, ctx: Details) -> Fau
     return Fault(keys, "unknown key", do=f"did you mean '{near}'?", reads=((*keys[:-1], near),))
 
 
-def _missing(keys: Keys, value: object, tables: Tables, ctx: Details) -> Fault:
+def _missing(keys: Keys, value: object, schema: _Schema, ctx: Details) -> Fault:
     del ctx
-    spot = spot_at(keys, value, tables)
+    spot = schema.spot(keys, value)
     if spot is None:
         return Fault(keys, "is missing", do="add it")
     about = spot.field.description if spot.field else None
@@ -116,9 +130,9 @@ def _missing(keys: Keys, value: object, tables: Tables, ctx: Details) -> Fault:
     return Fault(keys, "is missing", described(spot), do)
 
 
-def _wrong_value(keys: Keys, value: object, tables: Tables, ctx: Details) -> Fault:
+def _wrong_value(keys: Keys, value: object, schema: _Schema, ctx: Details) -> Fault:
     del ctx
-    spot = spot_at(keys, value, tables)
+    spot = schema.spot(keys, value)
     given = value_at(keys, value)
     if spot is None:
         return Fault(keys, f"cannot be {shown(given)}")
@@ -142,6 +156,8 @@ def _advice(given: object, spot: Spot) -> str | None:
         advice = f'write "{key_text(given)}", in quotes'
     elif given is None and spot.field is not None and not spot.field.is_required():
         advice = "leave the key out for its default"
+    if advice is None and isinstance(given, str | Mapping) and any(get_origin(arm.type) is list for arm in arms(spot)):
+        advice = "write a list of it: put it in square brackets"
     return advice
 
 
@@ -153,7 +169,7 @@ def _is_number(text: str) -> bool:
 
 
 _SWITCHES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
-_BY_TYPE: dict[str, Callable[[Keys, object, Tables, Details], Fault]] = {
+_BY_TYPE: dict[str, Callable[[Keys, object, _Schema, Details], Fault]] = {
     "extra_forbidden": _unknown_key,
     "invalid_key": _unknown_key,
     "missing": _missing,

@@ -4,13 +4,13 @@
 overrides, and returns the recipe with every key filled in, or raises one `RecipeError` that lists all mistakes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from manyhead.errors import Problem, RecipeError
-from manyhead.recipe.keys import split_key
+from manyhead.recipe.keys import Keys, split_key
 from manyhead.recipe.layers import Overrides, at_place, find_recipe, plain, read_layers, set_all, set_key
 from manyhead.recipe.names import FOLDER
 from manyhead.recipe.overrides import Place, Tree
@@ -46,6 +46,7 @@ def load_recipe(
     overrides: Overrides = (),
     data_dir: str | Path | None = None,
     seed: int | None = None,
+    settings: Sequence[tuple[Keys, object, Place]] = (),
 ) -> LoadedRecipe:
     """Load, resolve and check a recipe.
 
@@ -54,6 +55,7 @@ def load_recipe(
         overrides: ``KEY=VALUE`` texts with dotted keys and YAML values, or a mapping of dotted keys to values.
         data_dir: Replaces the recipe's ``data_dir``; relative to the current folder.
         seed: Replaces the recipe's ``seed``.
+        settings: Keys that a study's row sets on top, each with its value and where that is written.
 
     Returns:
         The recipe. Its ``data_dir`` is absolute: relative ones count from the file that wrote them. Where none is
@@ -66,6 +68,8 @@ def load_recipe(
     path = None if isinstance(source, Mapping) else find_recipe(source, Path())
     tree = read_layers(cast("Mapping[str, Any]", source) if path is None else path, problems)
     set_all(tree, overrides, problems)
+    for keys, value, place in settings:
+        set_key(tree, keys, value, place, problems)
     if seed is not None:
         set_key(tree, ("seed",), seed, Place("--seed"), problems)
     if data_dir is not None:

@@ -2,10 +2,10 @@
 
 A dotted key that is set has to be one the schema knows, written in the recipe or not; omitted parts on the way to it
 begin with their defaults. A mapping or list that is set replaces the one before it whole. In a list, the number after
-the last item appends.
+the last item appends. A segment ``*`` stands for every key or item that is there: ``tasks.*.head.dropout``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from manyhead.errors import RecipeError
 from manyhead.recipe.faults import Fault, choice, shown
-from manyhead.recipe.keys import Keys, below, join_key, key_text
+from manyhead.recipe.keys import Keys, below, join_key, key_text, value_at
 from manyhead.recipe.schema import LOSS_AND_METRIC
 from manyhead.recipe.shape import ROOT, Spot, arms, child, described, fields_of, key_spot, model_at, slot_of
 from manyhead.recipe.yaml_text import parse_value
@@ -45,12 +45,17 @@ class Tree:
 
         Returns what is wrong with the key, and then changes nothing.
         """
+        changed: object = self.value
+        named = _named(keys, self.value)
         try:
-            self.value = cast("dict[str, Any]", _with(self.value, ROOT, (), keys, value))
+            for each in named:
+                changed = _with(changed, ROOT, (), each, value)
         except _KeyFaultError as error:
             return error.fault
-        self.places = {known: place for known, place in self.places.items() if known[: len(keys)] != keys}
-        self.places |= {keys + inner: place for inner, place in places.items()}
+        self.value = cast("dict[str, Any]", changed)
+        for each in named:
+            self.places = {known: place for known, place in self.places.items() if known[: len(each)] != each}
+            self.places |= {each + inner: place for inner, place in places.items()}
         return None
 
 
@@ -58,6 +63,18 @@ class _KeyFaultError(Exception):
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
         super().__init__(fault.problem)
+
+
+def _named(keys: Keys, value: object) -> list[Keys]:
+    """The keys that ``keys`` stands for: each ``*`` for every key or item that ``value`` has there."""
+    for place, segment in enumerate(keys):
+        here = value_at(keys[:place], value)
+        if segment != "*" or below(here, "*") or not isinstance(here, Mapping | list):
+            continue
+        items = cast("Iterable[object]", here if isinstance(here, Mapping) else range(len(cast("list[object]", here))))
+        found = [_named((*keys[:place], key_text(item), *keys[place + 1 :]), value) for item in items]
+        return [each for several in found for each in several] or [keys]
+    return [keys]
 
 
 def _with(here: Any, spot: Spot | None, done: Keys, left: Keys, value: object) -> object:

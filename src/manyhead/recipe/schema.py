@@ -98,9 +98,10 @@ FAMILY_MARK = "x-family"
 
 @dataclass(frozen=True)
 class Slot:
-    """Annotation of a field that holds a member of ``family``: ``name`` or ``{kind: name, ...}``."""
+    """Annotation of a field that holds a member of ``family``: ``name`` or ``{kind: name, ...}``; null if optional."""
 
     family: str
+    optional: bool = False
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.with_info_plain_validator_function(
@@ -111,9 +112,12 @@ class Slot:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return {FAMILY_MARK: self.family}
+        member: JsonSchemaValue = {FAMILY_MARK: self.family}
+        return {"anyOf": [member, {"type": "null"}]} if self.optional else member
 
-    def _validate(self, value: object, info: ValidationInfo) -> Options:
+    def _validate(self, value: object, info: ValidationInfo) -> Options | None:
+        if value is None and self.optional:
+            return None
         if isinstance(value, Options):
             return value
         if info.context is None:
@@ -136,8 +140,8 @@ class Slot:
             ) from None
 
 
-def _dump_options(value: Options) -> dict[str, Any]:
-    return value.model_dump(by_alias=True)
+def _dump_options(value: Options | None) -> dict[str, Any] | None:
+    return None if value is None else value.model_dump(by_alias=True)
 
 
 def _slot(family: str, kind: str) -> Any:
@@ -168,6 +172,15 @@ class Encoder(Strict):
     pooling: Annotated[Options, Slot("pooling")] = _slot("pooling", "cls")
     layer: int = Field(
         default=-1, description="Layer whose states are pooled: -1 the last, -2 the one before, 0 embeddings."
+    )
+    projections: list[Annotated[Options, Slot("projections")]] = Field(
+        default=[], description="Modules that all tasks share, behind the pooling, in order."
+    )
+    experts: Annotated[Options | None, Slot("experts", optional=True)] = Field(
+        default=None, description="Parts of the encoder that each task has of its own; null: none."
+    )
+    sandwich_norm: bool = Field(
+        default=False, description="Norms without parameters before and behind each attention and feed-forward (S1)."
     )
 
 
@@ -235,6 +248,12 @@ class Task(Strict):
     loss: Annotated[Options, Slot("objectives")] = Field(
         default={"kind": "cross_entropy"}, validate_default=True, description="cross_entropy, or mse for a score."
     )
+    auxiliary: list[Annotated[Options, Slot("objectives")]] = Field(
+        default=[], description="Losses added to `loss` while training; they do not predict."
+    )
+    target_cast: Literal["none", "floor"] = Field(
+        default="none", description="Regression: train on scores cut to whole numbers (floor), as some starters do."
+    )
     class_weights: Literal["balanced"] | dict[Cell, float] | None = Field(
         default=None,
         description="Weight of each class in the loss; balanced: inverse to its share of the training rows.",
@@ -280,11 +299,51 @@ class EarlyStopping(Strict):
     patience: int = Field(default=3, ge=1, description="Evaluations without a better score before the stage ends.")
 
 
+class Distillation(Strict):
+    """Learn from what teachers predict for the training rows, beside the gold targets (MT-DNN)."""
+
+    teachers: list[str] = Field(
+        min_length=1, description="Names of earlier stages, or runs and models of ours (folder or hub id)."
+    )
+    weight: float = Field(default=0.5, ge=0, le=1, description="Share of the soft loss; the rest is the gold loss.")
+    temperature: float = Field(default=1.0, gt=0, description="Of the teachers' and the student's probabilities.")
+
+
+class SearchRange(Strict):
+    """Numbers to draw a key's value from."""
+
+    low: float = Field(description="The lowest.")
+    high: float = Field(description="The highest.")
+    log: bool = Field(default=False, description="Draw on a logarithmic scale.")
+    integer: bool = Field(default=False, description="Draw whole numbers.")
+
+
+class Search(Strict):
+    """Values of keys found by trying (extra `hpo`); `manyhead study` runs it."""
+
+    keys: dict[str, SearchRange | list[Any]] = Field(min_length=1, description="Dotted key: a range, or the choices.")
+    trials: int = Field(default=20, ge=1, description="Recipes tried.")
+    pruning: bool = Field(default=True, description="End a trial early whose dev score is below the others'.")
+
+
 class Stage(Strict):
     """One stage of training. Each starts from the best weights of the one before."""
 
     name: Name = Field(default="multitask", description="Name in logs.")
     tasks: list[str] | None = Field(default=None, description="Tasks trained; null: all that have a train file.")
+    start: Literal["previous", "encoder"] = Field(
+        default="previous", description="Weights to start from: the best of the stage before, or those of the run."
+    )
+    pretraining: Annotated[Options | None, Slot("pretraining", optional=True)] = Field(
+        default=None, description="What is learned from the tasks' texts in place of the tasks; null: the tasks."
+    )
+    distillation: Distillation | None = Field(default=None, description="Teachers to learn from; null: none.")
+    regularisers: list[Annotated[Options, Slot("regularisers")]] = Field(
+        default=[], description="Penalties added to the losses."
+    )
+    freeze: list[str] = Field(
+        default=[], description="Patterns of parameter names that do not train: encoder.*, *.embeddings.*"
+    )
     schedule: Annotated[Options, Slot("schedules")] = _slot("schedules", "interleaved")
     epochs: int = Field(default=3, ge=1, description="Epochs; what one is depends on the schedule.")
     max_steps: int | None = Field(default=None, ge=1, description="Ends the stage early.")
@@ -306,10 +365,14 @@ class Stage(Strict):
     clip_norm: float | None = Field(
         default=1.0, gt=0, description="Longest gradient, all parameters together; null: no clip."
     )
+    clip_by: Literal["all", "task"] = Field(
+        default="all", description="Clip the whole gradient, or each task's before they are combined."
+    )
+    clip_always: bool = Field(default=False, description="Scale shorter gradients up to `clip_norm` as well (S3).")
     evaluate_every_steps: int | None = Field(default=None, ge=1, description="null: once an epoch.")
     checkpoint_every_steps: int | None = Field(default=None, ge=1, description="null: at each evaluation.")
     keep_checkpoints: int = Field(default=2, ge=1, description="Newest checkpoints kept, beside the best.")
-    select_by: str = Field(default="overall", description="What picks the best checkpoint: overall, or TASK.METRIC.")
+    select_by: str = Field(default="overall", description="What picks the best checkpoint: overall, of the stage's tasks, or TASK.METRIC.")
     early_stopping: EarlyStopping | None = Field(default=None, description="null: train to the end.")
 
     def batch_size_of(self, task: str) -> int:
@@ -333,6 +396,10 @@ class Recipe(Strict):
     encoder: Encoder = Field(default={}, validate_default=True, description="The shared encoder.")
     tasks: dict[TaskName, Task] = Field(min_length=1, description="The tasks by name.")
     stages: list[Stage] = Field(default=[{}], validate_default=True, min_length=1, description="The stages in order.")
+    grid: dict[str, list[Any]] = Field(
+        default={}, description="Dotted key: the values that `manyhead study` tries, every combination."
+    )
+    search: Search | None = Field(default=None, description="Keys whose values `manyhead study` searches; null: none.")
 
     def trained_tasks(self, stage: Stage) -> list[str]:
         """Names of the tasks that ``stage`` trains, in recipe order."""

@@ -72,9 +72,9 @@ def child(spot: Spot, value: object, key: str, tables: Tables | None = None) -> 
     return None
 
 
-def spot_at(keys: Keys, value: object, tables: Tables) -> Spot | None:
-    """The spot of a key of a recipe whose values are ``value``; None where the schema has no such key or is open."""
-    spot: Spot | None = ROOT
+def spot_at(keys: Keys, value: object, tables: Tables, root: Spot = ROOT) -> Spot | None:
+    """The spot of a key below ``root``, which holds ``value``; None where the schema has no such key or is open."""
+    spot: Spot | None = root
     for key in keys:
         spot = None if spot is None else child(spot, value, key, tables)
         found = below(value, key)
@@ -129,7 +129,7 @@ def _noun(arm: Arm) -> str:
         case origin if origin is tuple:
             return f"list [{', '.join(inner)}{', ...' if Ellipsis in args else ''}]{_counted(arm)}"
         case _:
-            slot = any(isinstance(mark, Slot) for mark in arm.constraints)
+            slot = arm.type is not NoneType and any(isinstance(mark, Slot) for mark in arm.constraints)
             plain = "mapping" if _is_model(arm.type) else _SCALARS.get(arm.type, "value")
             return "kind's name or mapping {kind: name, ...}" if slot else plain + _bounds(arm)
 

@@ -5,19 +5,25 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from manyhead.balancing import BALANCING
-from manyhead.encoder import POOLING
+from manyhead.encoder import EXPERTS, POOLING, PROJECTIONS
 from manyhead.errors import Problem, RecipeError
 from manyhead.heads import HEADS
 from manyhead.objectives import OBJECTIVES
 from manyhead.optimizers import OPTIMIZERS
+from manyhead.pretraining import PRETRAINING
 from manyhead.rates import RATES
 from manyhead.recipe.schema import Entry, Options, Tables
+from manyhead.regularisers import REGULARISERS
 from manyhead.schedules import SCHEDULES
 
 TABLES: dict[str, Mapping[str, Entry]] = {
     "pooling": POOLING,
+    "projections": PROJECTIONS,
+    "experts": EXPERTS,
     "heads": HEADS,
     "objectives": OBJECTIVES,
+    "pretraining": PRETRAINING,
+    "regularisers": REGULARISERS,
     "balancing": BALANCING,
     "schedules": SCHEDULES,
     "optimizers": OPTIMIZERS,

@@ -15,6 +15,7 @@ from manyhead.recipe.checks import check
 from manyhead.recipe.explain import Details, explain
 from manyhead.recipe.faults import Fault
 from manyhead.recipe.keys import Keys, below, value_at
+from manyhead.recipe.points import point_faults
 from manyhead.recipe.schema import FORMAT, Recipe, Tables
 
 _ROUNDS = 8
@@ -33,7 +34,10 @@ _STAND_INS: dict[Keys, Any] = {
 
 
 def validated(value: dict[str, Any], tables: Tables) -> tuple[Recipe | None, list[Fault]]:
-    """The recipe of ``value``, and every fault of single keys and between keys. With faults, the recipe is no use."""
+    """The recipe of ``value``, and every fault of single keys, between keys and at the points of its grid.
+
+    With faults, the recipe is no use.
+    """
     faults: list[Fault] = []
     spoiled: set[Keys] = set()
     sound = copy.deepcopy(value)
@@ -43,8 +47,9 @@ def validated(value: dict[str, Any], tables: Tables) -> tuple[Recipe | None, lis
         except ValidationError as error:
             found = explain(cast("list[Details]", error.errors()), sound, tables)
         else:
-            between = [_as_written(fault, value) for fault in check(recipe) if not _rests_on(fault, spoiled)]
-            return recipe, faults + between
+            faults += [_as_written(fault, value) for fault in check(recipe) if not _rests_on(fault, spoiled)]
+            points = () if faults else point_faults(recipe, value, lambda point: validated(point, tables)[1])
+            return recipe, [*faults, *points]
         faults += [fault for fault in found if not _touches(fault.keys, spoiled)]
         for fault in found:
             _mend(sound, fault.keys, again=fault.keys in spoiled)

@@ -19,14 +19,30 @@ from pydantic import Field, model_validator
 from manyhead.recipe.schema import Entry, Options
 
 
-class SequentialSchedule(Options):
+class ScheduleOptions(Options):
+    """What a schedule's options say of its steps."""
+
+    @property
+    def one_task_a_step(self) -> bool:
+        """Whether no step holds several tasks."""
+        return False
+
+
+class _OneTaskSchedule(ScheduleOptions):
+    @property
+    def one_task_a_step(self) -> bool:
+        """See `ScheduleOptions`."""
+        return True
+
+
+class SequentialSchedule(_OneTaskSchedule):
     """All of the first task, then all of the second, ... One task a step (S1 base, S2, S3 baseline)."""
 
     kind: Literal["sequential"] = "sequential"
     order: list[str] | None = Field(default=None, description="Order of the tasks; null: the recipe's.")
 
 
-class ParallelSchedule(Options):
+class ParallelSchedule(ScheduleOptions):
     """One batch of each task a step."""
 
     kind: Literal["parallel"] = "parallel"
@@ -37,13 +53,13 @@ class ParallelSchedule(Options):
     )
 
 
-class InterleavedSchedule(Options):
+class InterleavedSchedule(ScheduleOptions):
     """One batch of each task a step; smaller tasks start again until the largest is exhausted (S3, S4)."""
 
     kind: Literal["interleaved"] = "interleaved"
 
 
-class RoundRobinSchedule(Options):
+class RoundRobinSchedule(ScheduleOptions):
     """Batches in a fixed order of tasks; exhausted tasks start again until all are exhausted (S2)."""
 
     kind: Literal["round_robin"] = "round_robin"
@@ -51,8 +67,13 @@ class RoundRobinSchedule(Options):
         default="cycle", description="One update a cycle over the tasks, or a batch."
     )
 
+    @property
+    def one_task_a_step(self) -> bool:
+        """See `ScheduleOptions`."""
+        return self.update == "batch"
 
-class SampledSchedule(Options):
+
+class SampledSchedule(_OneTaskSchedule):
     """One task a step, drawn with probability proportional to n^power."""
 
     kind: Literal["sampled"] = "sampled"
@@ -68,7 +89,7 @@ class SampledSchedule(Options):
         return self
 
 
-class ShuffledSchedule(Options):
+class ShuffledSchedule(_OneTaskSchedule):
     """Every batch of every task once an epoch, in random order; one task a step."""
 
     kind: Literal["shuffled"] = "shuffled"

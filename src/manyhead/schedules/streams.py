@@ -57,6 +57,11 @@ class BatchStream:
         self._pass = Latest(self._drawn_pass)
 
     @property
+    def rows(self) -> Indices:
+        """The rows in use, ascending."""
+        return self._rows
+
+    @property
     def pass_examples(self) -> int:
         """Examples in a pass: the rows in use."""
         return len(self._rows)
@@ -104,6 +109,13 @@ class BatchStream:
         return rows
 
 
+def rows_in_use(size: int, share: float | None) -> int:
+    """How many of ``size`` rows a subsample of ``share`` holds: a share below 1, or a number of rows; None: all."""
+    if share is None:
+        return size
+    return max(1, round(share * size)) if share < 1 else min(int(share), size)
+
+
 def _problems(size: int, options: StreamOptions, key: tuple[int, int | str, str]) -> list[Problem]:
     _, stage, task = key
     place = f"stages.{stage}"
@@ -131,8 +143,7 @@ def _subsample(size: int, share: float | None, key: Key) -> Indices:
     """The rows in use, ascending: all, a share (below 1; at least one row) or a number of them (at most all)."""
     if share is None:
         return np.arange(size)
-    count = max(1, round(share * size)) if share < 1 else min(int(share), size)
-    return np.sort(permutations(size, key)[0][:count])
+    return np.sort(permutations(size, key)[0][: rows_in_use(size, share)])
 
 
 def _split(rows: Indices, groups: NDArray[np.integer]) -> list[Indices]:

@@ -11,7 +11,10 @@ from manyhead.training.step import Learner, take_step
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One update, as logged. ``step`` counts within the stage from 1; ``epoch`` from 0."""
+    """One update, as logged. ``step`` counts within the stage from 1; ``epoch`` from 0.
+
+    ``cosines`` between the tasks' gradients, in the order of ``losses``, where they are known.
+    """
 
     step: int
     epoch: int
@@ -21,6 +24,7 @@ class StepRecord:
     examples: dict[str, int]
     tokens: int
     seconds: float
+    cosines: list[list[float]] | None = None
 
 
 def steps(learner: Learner, schedule: Schedule, rate: Rate, *, start: int, stop: int) -> Iterator[StepRecord]:
@@ -43,6 +47,7 @@ def steps(learner: Learner, schedule: Schedule, rate: Rate, *, start: int, stop:
                 examples=result.examples,
                 tokens=result.tokens,
                 seconds=time.perf_counter() - began,
+                cosines=result.cosines,
             )
     finally:
         for group, lr in zip(learner.optimizer.param_groups, full_rates, strict=True):

@@ -1,18 +1,19 @@
 """A run's stages, one after the other: consuming step records, logging, evaluating, saving, stopping."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from manyhead.errors import CheckpointError, DivergedError, StoppedError
 from manyhead.evaluation.evaluate import Evaluation
 from manyhead.evaluation.metrics import METRICS, overall
-from manyhead.model import load_weights
+from manyhead.model import MultiTaskModel, load_weights
 from manyhead.rates import Rate
 from manyhead.recipe.schema import Stage
-from manyhead.schedules.base import Schedule
+from manyhead.schedules.base import Indices, Schedule
 from manyhead.training.checkpoint import (
     WEIGHTS,
     Checkpoint,
@@ -28,17 +29,23 @@ from manyhead.training.observer import Observer, StageInfo
 from manyhead.training.run_folder import RunFolder
 from manyhead.training.signals import StopRequest
 from manyhead.training.step import Learner
+from manyhead.training.thresholds import fit_thresholds
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """A stage, built: what learns, in which order, at which rate, for how long."""
+    """A stage, built: what learns, in which order, at which rate, for how long.
+
+    ``trainable`` names the model's parameters that train; ``rows`` are the training rows in use, by task.
+    """
 
     options: Stage
     learner: Learner
     schedule: Schedule
     rate: Rate
     total_steps: int
+    trainable: frozenset[str]
+    rows: Mapping[str, Indices]
 
     @property
     def evaluate_every(self) -> int:
@@ -53,12 +60,16 @@ class StagePlan:
 
 @dataclass
 class Progress:
-    """Where a run is; saved with each checkpoint. ``best_*`` and ``stale`` belong to the current stage."""
+    """Where a run is; saved with each checkpoint. ``best_*`` and ``stale`` belong to the current stage.
+
+    ``stage_bests`` are the steps of the best checkpoints of finished stages, by their names.
+    """
 
     stage: int = 0
     stage_step: int = 0
     stage_done: bool = False
     step: int = 0
+    stage_bests: dict[str, int] = field(default_factory=dict)
     best_score: float | None = None
     best_step: int | None = None
     stale: int = 0
@@ -80,7 +91,9 @@ class Progress:
 class StageRunner:
     """Runs the stages of a plan in one run folder.
 
-    ``evaluate`` scores dev, or gives None where no task has one; ``primary`` names each task's metric.
+    ``evaluate`` scores dev, or gives None where no task has one; ``primary`` names each task's metric. ``teach`` gives
+    what the named teacher of a plan's stage predicts for its training rows; a stage that is a teacher comes with the
+    checkpoint of its best weights.
     """
 
     def __init__(
@@ -89,6 +102,7 @@ class StageRunner:
         folder: RunFolder,
         *,
         evaluate: Callable[[], Evaluation | None],
+        teach: Callable[[StagePlan, Mapping[str, Path]], None],
         primary: Mapping[str, str],
         observer: Observer,
         stop: StopRequest,
@@ -96,17 +110,23 @@ class StageRunner:
         self.plans = plans
         self.folder = folder
         self.evaluate = evaluate
+        self.teach = teach
         self.primary = primary
         self.observer = observer
         self.stop = stop
         self.progress = Progress()
         self.best_evaluation: Evaluation | None = None
 
+    @property
+    def model(self) -> MultiTaskModel:
+        """The model that all stages train."""
+        return self.plans[0].learner.lesson.model
+
     def resume(self, checkpoint: Checkpoint) -> None:
         """Goes back to ``checkpoint``: weights, optimiser, place, and the log as long as it was then."""
         self.progress = _progress(checkpoint)
         learner = self.plans[self.progress.stage].learner
-        load_checkpoint(checkpoint, learner.model, learner.optimizer)
+        load_checkpoint(checkpoint, self.model, learner.extras, learner.optimizer)
         self.folder.cut_log(self.progress.logged_bytes)
         if self.progress.best_step is not None:
             self.folder.point_best(checkpoint_folder(self.folder.checkpoints, self.progress.best_step))
@@ -114,14 +134,17 @@ class StageRunner:
     def run(self) -> None:
         """Runs what is left of all stages; the model then holds the best weights of the last one."""
         while True:
+            plan = self.plans[self.progress.stage]
             if not self.progress.stage_done:
-                self._run_stage(self.plans[self.progress.stage])
+                self._run_stage(plan)
             self._load_best()
             if self.progress.stage + 1 == len(self.plans):
                 return
             self._start_next_stage()
 
     def _start_next_stage(self) -> None:
+        if self.progress.best_step is not None:
+            self.progress.stage_bests[self.plans[self.progress.stage].options.name] = self.progress.best_step
         self.progress.stage += 1
         self.progress.stage_step = 0
         self.progress.stage_done = False
@@ -131,6 +154,12 @@ class StageRunner:
 
     def _run_stage(self, plan: StagePlan) -> None:
         progress = self.progress
+        if progress.stage_step == 0:
+            self._begin(plan)
+        if plan.options.distillation is not None:
+            self._teach(plan)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in plan.trainable)
         self.observer.stage_started(_info(plan, progress.stage_step))
         for record in steps(plan.learner, plan.schedule, plan.rate, start=progress.stage_step, stop=plan.total_steps):
             progress.add(record)
@@ -154,16 +183,46 @@ class StageRunner:
                     )
                 return
 
+    def _begin(self, plan: StagePlan) -> None:
+        """Brings the model to the stage's start, and keeps the run's first weights for stages that go back to them."""
+        first = checkpoint_folder(self.folder.checkpoints, 0)
+        if self.progress.step == 0 and any(later.options.start == "encoder" for later in self.plans[1:]):
+            self._save(plan, improved=False)
+        elif self.progress.stage and plan.options.start == "encoder":
+            self._load(first)
+        for regulariser in plan.learner.lesson.regularisers:
+            regulariser.started(self.model)
+
+    def _teach(self, plan: StagePlan) -> None:
+        """Asks the teachers; the model keeps the weights that it has."""
+        assert plan.options.distillation is not None
+        bests = {
+            name: checkpoint_folder(self.folder.checkpoints, step)
+            for name, step in self.progress.stage_bests.items()
+            if name in plan.options.distillation.teachers
+        }
+        for folder in bests.values():
+            _check_whole(folder)
+        weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.teach(plan, {name: folder / WEIGHTS for name, folder in bests.items()})
+        self.model.load_state_dict(weights)
+
     def _evaluate(self, plan: StagePlan) -> bool:
-        """Scores dev and says whether it is the stage's best; without dev every evaluation counts as the best."""
+        """Scores dev and says whether it is the stage's best; without dev every evaluation counts as the best.
+
+        Pretraining does not train the heads that dev would score.
+        """
+        if plan.options.pretraining is not None:
+            return True
         began = time.perf_counter()
+        fit_thresholds(plan.learner.lesson, plan.rows)
         evaluation = self.evaluate()
         if evaluation is None:
             return True
         self._check_finite(plan, evaluation)
         seconds = time.perf_counter() - began
         self.progress.seconds += seconds
-        score = selection_score(evaluation, plan.options.select_by, self.primary)
+        score = selection_score(evaluation, plan.options.select_by, self.primary, plan.learner.lesson.data)
         improved = self.progress.best_score is None or score > self.progress.best_score
         if improved:
             self.progress.best_score, self.progress.stale = score, 0
@@ -192,21 +251,34 @@ class StageRunner:
         save_checkpoint(
             self.folder.checkpoints,
             progress.step,
-            learner.model,
+            self.model,
+            learner.extras,
             learner.optimizer,
             state={"stage": plan.options.name, "progress": asdict(progress)},
         )
         if improved:
             self.folder.point_best(checkpoint_folder(self.folder.checkpoints, progress.step))
-        rotate(self.folder.checkpoints, plan.options.keep_checkpoints, lambda kept: _progress(kept).best_step)
+        rotate(
+            self.folder.checkpoints,
+            plan.options.keep_checkpoints,
+            lambda kept: _progress(kept).best_step,
+            self._pinned(),
+        )
+
+    def _pinned(self) -> set[int]:
+        """Steps of the checkpoints that later stages need: the run's first weights, and those of teachers."""
+        later = [plan.options for plan in self.plans[self.progress.stage :]]
+        teachers = {name for stage in later if stage.distillation for name in stage.distillation.teachers}
+        pinned = {step for name, step in self.progress.stage_bests.items() if name in teachers}
+        return pinned | ({0} if any(stage.start == "encoder" for stage in later) else set())
 
     def _load_best(self) -> None:
-        if self.progress.best_step is None:
-            return
-        best = checkpoint_folder(self.folder.checkpoints, self.progress.best_step)
-        if problem := damage(best):
-            raise CheckpointError(f"{best}: {problem}; expected the best weights of the run; start a new run by --out")
-        load_weights(self.plans[0].learner.model, best / WEIGHTS)
+        if self.progress.best_step is not None:
+            self._load(checkpoint_folder(self.folder.checkpoints, self.progress.best_step))
+
+    def _load(self, checkpoint: Path) -> None:
+        _check_whole(checkpoint)
+        load_weights(self.model, checkpoint / WEIGHTS)
 
     def _end_by_signal(self) -> None:
         number = self.stop.signal_number
@@ -217,6 +289,7 @@ class StageRunner:
         raise StoppedError(f"stopped; saved as {saved} in {self.folder.path}; go on with --resume", number)
 
     def _log_step(self, plan: StagePlan, record: StepRecord) -> None:
+        conflicts = {} if record.cosines is None else {"cosines": record.cosines}
         self.folder.log(
             {
                 "kind": "step",
@@ -226,6 +299,7 @@ class StageRunner:
                 "losses": record.losses,
                 "lr": record.lr,
                 "grad_norm": record.grad_norm,
+                **conflicts,
                 "examples": record.examples,
                 "tokens": record.tokens,
                 "time": _clock(record.seconds),
@@ -237,17 +311,26 @@ class StageRunner:
         self.observer.event(text)
 
 
+def _check_whole(checkpoint: Path) -> None:
+    if problem := damage(checkpoint):
+        raise CheckpointError(f"{checkpoint}: {problem}; expected weights that the run needs; start a new run by --out")
+
+
 def _progress(checkpoint: Checkpoint) -> Progress:
     return Progress(**checkpoint.state["progress"])
 
 
-def selection_score(evaluation: Evaluation, select_by: str, primary: Mapping[str, str]) -> float:
+def selection_score(
+    evaluation: Evaluation, select_by: str, primary: Mapping[str, str], trained: Collection[str]
+) -> float:
     """The number that picks the best checkpoint, higher being better.
 
-    ``overall`` is taken over the tasks that were scored. A metric that is better when lower counts negative.
+    ``overall`` is taken over the tasks of the stage, ``trained``, that were scored, or where none was, over all that
+    were: heads that the stage leaves alone say nothing of it. A metric that is better when lower counts negative.
     """
     if select_by == "overall":
-        mean, _ = overall(evaluation.tasks, {task: primary[task] for task in evaluation.tasks})
+        tasks = [task for task in evaluation.tasks if task in trained] or list(evaluation.tasks)
+        mean, _ = overall(evaluation.tasks, {task: primary[task] for task in tasks})
         return float("-inf") if mean is None else mean
     task, metric = select_by.rsplit(".", 1)
     value = float(evaluation.tasks[task][metric])
@@ -257,7 +340,7 @@ def selection_score(evaluation: Evaluation, select_by: str, primary: Mapping[str
 def _info(plan: StagePlan, first_step: int) -> StageInfo:
     return StageInfo(
         name=plan.options.name,
-        tasks=tuple(plan.learner.data),
+        tasks=tuple(plan.learner.lesson.data),
         epochs=plan.options.epochs,
         first_step=first_step,
         total_steps=plan.total_steps,

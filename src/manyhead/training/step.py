@@ -1,36 +1,35 @@
-"""One update: the parts of a step through the model, losses, balancing, backward, clipping, optimiser."""
+"""One update: the pieces of a step forward and backward, balancing, clipping, optimiser."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from manyhead.balancing.base import Balancer
-from manyhead.batching import pack
-from manyhead.data.task_data import TaskData
+from manyhead.balancing.base import Balancer, Signals
 from manyhead.errors import DivergedError
-from manyhead.model import MultiTaskModel
-from manyhead.objectives.base import Objective, reduce_losses
-from manyhead.schedules.base import Indices, Step
+from manyhead.schedules.base import Part, Step
+from manyhead.training.clipping import Clipping, clip
+from manyhead.training.gradients import Gradients
+from manyhead.training.losses import Lesson
 
 
 @dataclass(frozen=True)
 class Learner:
     """Everything an update needs but the step itself.
 
-    ``stage`` is the stage's name, for draws and messages; ``lr`` the encoder's full rate, for the record.
+    ``extras`` are the modules with a state that only training has. ``stage`` is the stage's name, for draws and
+    messages; ``lr`` the encoder's full rate, for the record.
     """
 
-    model: MultiTaskModel
-    data: Mapping[str, TaskData]
-    objectives: Mapping[str, Objective]
+    lesson: Lesson
     balancer: Balancer
+    gradients: Gradients
     optimizer: torch.optim.Optimizer
-    clip_norm: float | None
+    clipping: Clipping
     accumulation: int
-    segment_ids: bool
+    extras: nn.ModuleDict
     lr: float
     seed: int
     stage: str
@@ -38,12 +37,16 @@ class Learner:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What an update did: mean loss and examples of each task, the gradient's norm before clipping, tokens."""
+    """What an update did: mean loss and examples of each task, the gradient's norm before clipping, tokens.
+
+    ``cosines`` between the tasks' gradients, in the order of ``losses``, where they are known.
+    """
 
     losses: dict[str, float]
     examples: dict[str, int]
     grad_norm: float
     tokens: int
+    cosines: list[list[float]] | None = field(default=None)
 
 
 def take_step(learner: Learner, step: Step) -> StepResult:
@@ -52,35 +55,44 @@ def take_step(learner: Learner, step: Step) -> StepResult:
     A step's examples run in ``accumulation`` pieces; each loss is divided by the whole step's count, so the pieces add
     up to the unsplit step. Raises `DivergedError` before the update where a loss or the gradient is not finite.
     """
-    model = learner.model.train()
-    device = next(model.parameters()).device
-    clear_gradients(model)
+    lesson, model = learner.lesson, learner.lesson.model.train()
+    learner.extras.train()
+    modules = (model, learner.extras)
+    for module in modules:
+        clear_gradients(module)
     counts = {part.task: len(part.examples) for part in step.parts}
-    losses: dict[str, Tensor] = {}
+    tasks = tuple(task for task in lesson.data if task in counts)
+    signals = Signals(tasks, None, None, step.epoch, (learner.seed, learner.stage, step.index))
+    device = next(model.parameters()).device
+    losses = {task: torch.zeros((), device=device) for task in tasks}
     tokens = 0
-    stores = {task: data.tokens for task, data in learner.data.items()}
+
+    def forward(parts: Sequence[Part]) -> dict[str, Tensor]:
+        return lesson.losses(parts, counts)
+
     for micro in range(learner.accumulation):
         parts = [part.slice(0, 1, micro, learner.accumulation) for part in step.parts]
         parts = [part for part in parts if len(part.examples)]
         if not parts:
             continue
         torch.manual_seed(micro_seed(learner.seed, learner.stage, step.index, micro))
-        batch = pack(parts, stores, segment_ids=learner.segment_ids).to(device)
-        outputs = model(batch)
-        piece: dict[str, Tensor] = {}
-        for part in parts:
-            targets = _targets(learner.data[part.task], part.examples).to(device)
-            per_example = learner.objectives[part.task].losses(outputs[part.task], targets)
-            piece[part.task] = reduce_losses(per_example, counts[part.task])
-        learner.balancer.combine(piece).backward()
-        for task, loss in piece.items():
-            losses[task] = losses.get(task, torch.zeros((), device=device)) + loss.detach()
-        tokens += batch.n_tokens
-    found = {task: float(loss) for task, loss in losses.items()}
-    norm = float(_clip(model, learner.clip_norm))
+        for task, loss in learner.gradients.add(forward, parts, signals).items():
+            losses[task] = losses[task] + loss
+        tokens += lesson.tokens(parts)
+    values = torch.stack(list(losses.values())).cpu()
+    found = dict(zip(tasks, values.tolist(), strict=True))
+    _check_finite(learner, step, found)
+    signals = Signals(tasks, values, None, step.epoch, signals.key)
+    cosines = learner.gradients.finish(signals)
+    learner.balancer.observe(signals)
+    for regulariser in lesson.regularisers:
+        regulariser.adjust(model)
+    norm = float(clip([parameter for module in modules for parameter in module.parameters()], learner.clipping))
     _check_finite(learner, step, found, norm)
     learner.optimizer.step()
-    return StepResult(found, counts, norm, tokens)
+    for regulariser in lesson.regularisers:
+        regulariser.updated(model)
+    return StepResult(found, counts, norm, tokens, None if cosines is None else cosines.tolist())
 
 
 def micro_seed(seed: int, stage: str, step: int, micro: int, rank: int = 0) -> int:
@@ -107,26 +119,13 @@ def clear_gradients(model: nn.Module) -> None:
                 parameter.grad = None
 
 
-def _clip(model: nn.Module, clip_norm: float | None) -> Tensor:
-    """The norm of the whole gradient; scales it to ``clip_norm`` where it is longer."""
-    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    if clip_norm is None:
-        return torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    return torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
-
-
-def _targets(data: TaskData, examples: Indices) -> Tensor:
-    assert data.targets is not None
-    return torch.from_numpy(data.targets[examples])
-
-
-def _check_finite(learner: Learner, step: Step, losses: Mapping[str, float], norm: float) -> None:
+def _check_finite(learner: Learner, step: Step, losses: Mapping[str, float], norm: float = 0.0) -> None:
     finite = torch.isfinite(torch.tensor([*losses.values(), norm]))
     if bool(finite.all()):
         return
     bad = [task for task, loss in losses.items() if not torch.isfinite(torch.tensor(loss))] or list(losses)
     rows = "; ".join(
-        f"{part.task}: {', '.join(learner.data[part.task].ids[int(row)] for row in part.examples[:20])}"
+        f"{part.task}: {', '.join(learner.lesson.data[part.task].ids[int(row)] for row in part.examples[:20])}"
         for part in step.parts
         if part.task in bad
     )

@@ -1,0 +1,25 @@
+"""What the keys of a recipe owe to each other: checks that no single key can fail alone."""
+
+from collections.abc import Iterator
+
+from manyhead.recipe.checks.shared import repeated
+from manyhead.recipe.checks.stages import stage_faults
+from manyhead.recipe.checks.tasks import task_faults
+from manyhead.recipe.faults import Fault
+from manyhead.recipe.schema import Recipe
+
+
+def check(recipe: Recipe) -> Iterator[Fault]:
+    """Yield every fault of a recipe whose keys are valid one by one."""
+    for name, task in recipe.tasks.items():
+        yield from task_faults(("tasks", name), task)
+    yield from _trained(recipe)
+    yield from repeated((("stages", str(place), "name"), stage.name) for place, stage in enumerate(recipe.stages))
+    for place, stage in enumerate(recipe.stages):
+        yield from stage_faults(("stages", str(place)), stage, recipe)
+
+
+def _trained(recipe: Recipe) -> Iterator[Fault]:
+    train = [("tasks", name, "files", "train") for name in recipe.tasks]
+    if all(task.files.train is None for task in recipe.tasks.values()):
+        yield Fault(train[0], "no task has a train file", do="add files.train to a task", reads=tuple(train))

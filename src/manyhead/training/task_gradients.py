@@ -1,0 +1,114 @@
+"""One gradient a task over the shared parameters, balanced by how they stand to each other."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from manyhead.balancing.base import Balancer, Signals
+from manyhead.model import MultiTaskModel
+from manyhead.schedules.base import Part
+from manyhead.training.clipping import Clipping
+from manyhead.training.gradients import Forward, backward
+from manyhead.training.rows import Rows
+from manyhead.training.segments import Split, split_of
+
+
+class TaskGradients:
+    """A row for each task over the shared parameters; the heads' gradients, and experts', are theirs alone already.
+
+    The constants come first, then accumulation over the pieces, then ``clipping`` of each task's whole gradient (its
+    row and that of its own parameters), then the balancer's weights, by the Gramian of the rows. The rows' weighted sum
+    is written back to the shared parameters; a task's own parameters are scaled by its weight where the balancer
+    weighs them.
+
+    Rows come from one backward over all tasks, split by their tokens, where ``together`` allows it and the encoder's
+    modules do; else from a forward and a backward for each task. Both give the same gradients, with other dropout
+    masks. ``together`` has to be False where losses use shared parameters in another way than by running the model.
+    """
+
+    def __init__(
+        self, balancer: Balancer, model: MultiTaskModel, clipping: Clipping, *, together: bool = True
+    ) -> None:
+        self.balancer = balancer
+        self.model = model
+        self.clipping = clipping
+        self._together = together
+        self._own: dict[str | None, list[nn.Parameter]] = {}
+        self._split: Split | None = None
+        self._rows: Rows | None = None
+
+    def add(self, forward: Forward, parts: Sequence[Part], signals: Signals) -> Mapping[str, Tensor]:
+        """See `Gradients.add`."""
+        if self._rows is None:
+            self._rows = Rows(signals.tasks)
+            self._look_at_model()
+        if self._split is None or len(parts) == 1:
+            return self._separately(forward, parts, self._rows)
+        with self._split.watching():
+            losses = forward(parts)
+            with self._split.into(self._rows):
+                backward(losses, self.balancer.constants)
+        return {task: loss.detach() for task, loss in losses.items()}
+
+    def finish(self, signals: Signals) -> Tensor:
+        """See `Gradients.finish`. A gradient that is 0 has cosines of 0."""
+        assert self._rows is not None
+        rows, self._rows = self._rows, None
+        gramian = rows.gramian()
+        weights = torch.ones(len(signals.tasks), dtype=torch.float64)
+        if bool(gramian.isfinite().all()):  # a step that is not finite is refused by its norm
+            factors = self._clipped(gramian, signals.tasks)
+            gramian = gramian * factors * factors[:, None]
+            weights = self.balancer.weights(replace(signals, gramian=gramian)).double()
+            self._scale_own(signals.tasks, weights * factors if self.balancer.weighs_heads else factors)
+            weights = weights * factors
+        rows.combine(weights)
+        lengths = gramian.diagonal().sqrt()
+        return (gramian / lengths / lengths[:, None]).nan_to_num(0.0, 0.0, 0.0).clamp(-1.0, 1.0)
+
+    def _look_at_model(self) -> None:
+        """Finds out, in the first step, what trains and how: both stay so for a stage."""
+        if self._own:
+            return
+        trained = [(name, each) for name, each in self.model.named_parameters() if each.requires_grad]
+        for name, parameter in trained:
+            self._own.setdefault(self.model.task_of(name), []).append(parameter)
+        if self._together:
+            self._split = split_of(self.model, set(self._own.get(None, ())))
+
+    def _separately(self, forward: Forward, parts: Sequence[Part], rows: Rows) -> dict[str, Tensor]:
+        """A forward and a backward for each part."""
+        shared = self._own.get(None, [])
+        kept = [parameter.grad for parameter in shared]
+        seen: dict[str, Tensor] = {}
+        for part in parts:
+            for parameter in shared:
+                parameter.grad = None
+            losses = forward([part])
+            backward(losses, self.balancer.constants)
+            seen[part.task] = losses[part.task].detach()
+            for parameter in shared:
+                if parameter.grad is not None:
+                    rows.add(parameter, part.task, parameter.grad)
+        for parameter, gradient in zip(shared, kept, strict=True):
+            parameter.grad = gradient
+        return seen
+
+    def _clipped(self, gramian: Tensor, tasks: Sequence[str]) -> Tensor:
+        """What clipping scales each task's gradient by, (K,)."""
+        squares = gramian.diagonal().clone()
+        if self.clipping.norm is not None:
+            for place, task in enumerate(tasks):
+                squares[place] += torch.nn.utils.get_total_norm(self._own_gradients(task)).double().cpu() ** 2
+        return self.clipping.factor(squares.sqrt())
+
+    def _scale_own(self, tasks: Sequence[str], factors: Tensor) -> None:
+        for task, factor in zip(tasks, factors.tolist(), strict=True):
+            gradients = self._own_gradients(task)
+            if gradients and factor != 1.0:
+                torch._foreach_mul_(gradients, factor)
+
+    def _own_gradients(self, task: str) -> list[Tensor]:
+        return [each.grad for each in self._own.get(task, ()) if each.grad is not None]

@@ -1,0 +1,148 @@
+"""Methods that contradict each other are refused before anything is read."""
+
+from typing import Any
+
+import pytest
+
+from manyhead.balancing import BALANCING, BalancingOptions
+from manyhead.errors import RecipeError
+from manyhead.recipe.load import load_recipe
+from manyhead.recipe.schema import Entry
+from manyhead.recipe.tables import TABLES
+from manyhead.schedules import SCHEDULES
+
+SLOTS = {
+    "pooling": ("encoder.pooling", False),
+    "projections": ("encoder.projections", True),
+    "experts": ("encoder.experts", False),
+    "heads": ("tasks.sst.head", False),
+    "objectives": ("tasks.sst.loss", False),
+    "pretraining": ("stages.0.pretraining", False),
+    "regularisers": ("stages.0.regularisers", True),
+    "balancing": ("stages.0.balancing", False),
+    "schedules": ("stages.0.schedule", False),
+    "optimizers": ("stages.0.optimizer", False),
+    "rates": ("stages.0.rate", False),
+}
+STAGE = {"tasks": ["sst"], "epochs": 1}
+
+
+def refused(**changes: Any) -> list[str]:
+    with pytest.raises(RecipeError) as raised:
+        load_recipe("cs224n", overrides=changes)
+    return str(raised.value).splitlines()
+
+
+def stages(*changes: dict[str, Any]) -> dict[str, Any]:
+    return {"stages": [{"name": f"s{place}", **each} for place, each in enumerate(changes)]}
+
+
+def options(kind: str, entry: Entry) -> dict[str, Any]:
+    """A member with the options that have no default."""
+    needed = {"weights": {"sst": 2.0}, "focus": ["para"]}
+    return {"kind": kind} | {
+        name: needed[name] for name, field in entry.options.model_fields.items() if field.is_required()
+    }
+
+
+@pytest.mark.parametrize("family", TABLES)
+def test_an_unknown_method_gets_the_list_of_those_that_exist(family: str) -> None:
+    key, listed = SLOTS[family]
+    for given in ("zzz", {"kind": "zzz"}):
+        lines = refused(**{key: [given] if listed else given})
+        names = ", ".join(sorted(TABLES[family]))
+        assert any(f"unknown kind 'zzz'; expected one of {names}" in line for line in lines), lines
+        assert len(lines) == 1
+
+
+def test_auxiliary_losses_are_listed_too() -> None:
+    (line,) = refused(**{"tasks.sst.auxiliary": ["mnrr"]})
+    assert "tasks.sst.auxiliary.0: unknown kind 'mnrr'; expected one of bce" in line
+    assert "did you mean 'mnr'" in line
+
+
+@pytest.mark.parametrize("kind", BALANCING)
+@pytest.mark.parametrize("schedule", [*SCHEDULES, "round_robin by batch"])
+def test_balancers_of_several_tasks_want_steps_of_several(kind: str, schedule: str) -> None:
+    balancing = options(kind, BALANCING[kind])
+    schedules: dict[str, Any] = {"round_robin by batch": {"kind": "round_robin", "update": "batch"}}
+    changes = {"stages.0.balancing": balancing, "stages.0.schedule": schedules.get(schedule, schedule)}
+    wants_several = kind not in ("sum", "weighted", "uncertainty", "imtl_l")
+    one = schedule in ("sequential", "sampled", "shuffled", "round_robin by batch")
+    if wants_several and one:
+        (line,) = refused(**changes)
+        assert f"'{kind}' needs several tasks in a step" in line
+    else:
+        load_recipe("cs224n", overrides=changes)
+    lines = refused(**changes, **{"stages.0.tasks": ["para"]}) if wants_several else []
+    assert all("this stage trains para alone" in line for line in lines)
+
+
+def test_all_balancers_say_what_they_need() -> None:
+    assert all(issubclass(entry.options, BalancingOptions) for entry in BALANCING.values())
+
+
+def test_two_equal_passes_teach_nothing() -> None:
+    no_dropout = {"encoder.dropout": 0.0}
+    for changes in (
+        {**no_dropout, "stages.0.pretraining": "simcse"},
+        {**no_dropout, "stages.0.regularisers": ["r_drop"], "tasks.*.head.dropout": 0.0},
+        {**no_dropout, "stages.0.regularisers": [{"kind": "r_drop", "tasks": ["sst"]}], "tasks.sst.head.dropout": 0.0},
+    ):
+        assert "without dropout both passes" in refused(**changes)[0]
+    for changes in (
+        {**no_dropout, "encoder.attention_dropout": 0.1, "stages.0.pretraining": "simcse"},
+        {**no_dropout, "encoder.projections": [{"kind": "mlp", "dropout": 0.1}], "stages.0.pretraining": "simcse"},
+        {**no_dropout, "stages.0.pretraining": "simcse_pairs"},
+        {**no_dropout, "stages.0.regularisers": ["r_drop"]},
+    ):
+        load_recipe("cs224n", overrides=changes)
+
+
+def test_pairs_of_like_meaning_need_a_range_or_two_classes() -> None:
+    pretraining = {"stages.0.pretraining": "simcse_pairs"}
+    (line,) = refused(**pretraining, **{"tasks.sts.range": None})
+    assert "tasks.sts.range: is missing, and simcse_pairs needs it" in line
+    load_recipe("cs224n", overrides={**pretraining, "tasks.sts.range": None, "stages.0.tasks": ["para"]})
+    labels = {"tasks.para.labels": ["a", "b", "c"], "tasks.para.loss": "cross_entropy", "stages.0.tasks": ["para"]}
+    assert "trains no task with like pairs" in refused(**pretraining, **labels)[0]
+
+
+@pytest.mark.parametrize("kind", ["pcgrad", "upgrad", "gradnorm"])
+def test_pretraining_has_no_use_for_gradients_of_tasks(kind: str) -> None:
+    (line,) = refused(**{"stages.0.pretraining": "mlm", "stages.0.balancing": kind})
+    assert f"'{kind}' weighs the tasks' gradients, and 'mlm' learns no task; write sum" in line
+    load_recipe("cs224n", overrides={"stages.0.pretraining": "mlm", "stages.0.balancing": "gls"})
+
+
+def test_teachers_are_earlier_stages_that_know_a_task() -> None:
+    student = {"distillation": {"teachers": ["s0"]}}
+    load_recipe("cs224n", overrides=stages(STAGE, {**student, "start": "encoder"}))
+    load_recipe("cs224n", overrides=stages(STAGE, {"tasks": ["sts"]}, {"distillation": {"teachers": ["s0", "s1"]}}))
+    load_recipe("cs224n", overrides=stages({"distillation": {"teachers": ["./run", "me/model", "/a/run"]}}))
+    later = refused(**stages(STAGE, {"distillation": {"teachers": ["s2"]}}, STAGE))
+    assert "stages.1.distillation.teachers.0: 's2' is a later stage; expected an earlier stage" in later[0]
+    for first in (STAGE, {**STAGE, "pretraining": "mlm", "tasks": None}):
+        (line,) = refused(**stages(first, {**student, "tasks": ["sts"]}))
+        assert "the stage 's0' has learned none of sts" in line
+    pretrained_later = ({"tasks": ["sts"]}, {"pretraining": "mlm"}, {"distillation": {"teachers": ["s1"]}})
+    load_recipe("cs224n", overrides=stages(*pretrained_later))
+    fresh = ({"tasks": ["sts"]}, {"pretraining": "mlm", "start": "encoder"}, {"distillation": {"teachers": ["s1"]}})
+    assert "the stage 's1' has learned none of" in refused(**stages(*fresh))[0]
+
+
+def test_the_first_stage_may_say_that_it_starts_from_the_encoder() -> None:
+    load_recipe("cs224n", overrides={"stages.0.start": "encoder"})
+
+
+def test_clipping_by_task_goes_with_any_schedule() -> None:
+    load_recipe("cs224n", overrides={"stages.0.clip_by": "task", "stages.0.schedule": "sequential"})
+    load_recipe("cs224n", overrides={"stages.0.clip_always": True})
+
+
+def test_overall_is_of_the_tasks_that_a_stage_trains() -> None:
+    changes = {"tasks.sts.metric": "mse"}
+    (line,) = refused(**changes)
+    assert "stages.0.select_by: 'overall' is no score where a task's metric is mse" in line
+    load_recipe("cs224n", overrides={**changes, "stages.0.tasks": ["sst"]})
+    assert "which has no bounds" in refused(**changes, **{"stages.0.tasks": ["sts"]})[0]
