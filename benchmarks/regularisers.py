@@ -14,6 +14,7 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ import torch
 from manyhead.build.parts import Parts, read_parts
 from manyhead.build.plan import new_model, plan_stages
 from manyhead.recipe.load import LoadedRecipe, load_recipe
-from manyhead.schedules.base import Step
 from manyhead.training.observer import Observer
-from manyhead.training.step import Learner, take_step
+from manyhead.training.step import take_step
+
+Side = Callable[[int], object]
+"""Takes the step of some number."""
 
 ROWS = 2000
 """Training rows of a task that are read."""
@@ -56,20 +59,24 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     first = "sst" if given.data_dir else "reviews"
-    compared = {name: each for name, each in members(first).items() if given.only in (None, name)}
     parts = read_parts(recipe_with([], given.data_dir, given.batch_size), Observer())
-    sides = {"plain": side(parts, given.data_dir, given.batch_size, [])}
-    sides |= {name: side(parts, given.data_dir, given.batch_size, each) for name, each in compared.items()}
-    results = {
-        "machine": {**parts.hardware.describe(), "torch": torch.__version__},
-        "texts": "CS224N train" if given.data_dir else "packaged sample, train",
-        "batch_size": given.batch_size,
-        "steps": alternate(sides, given.rounds),
-    }
+    machine = {**parts.hardware.describe(), "torch": torch.__version__}
+    texts = "CS224N train" if given.data_dir else "packaged sample, train"
+    print(
+        f"{machine['device_name']}, {machine['threads']} threads, {machine['precision']}, torch {machine['torch']}; "
+        f"{texts}, {given.batch_size} examples of each of three tasks"
+    )
+    plain = side(parts, given.data_dir, given.batch_size, [])
+    rows: list[dict[str, Any]] = []
+    for name, regularisers in members(first).items():
+        if given.only in (None, name):
+            other = side(parts, given.data_dir, given.batch_size, regularisers)
+            rows.append({"regulariser": name, **alternate(plain, other, given.rounds)})
+            print_row(rows[-1])
     if given.json:
+        results = {"machine": machine, "texts": texts, "batch_size": given.batch_size, "steps": rows}
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    print_table(results)
 
 
 def recipe_with(regularisers: list[Any], data_dir: str | None, batch_size: int) -> LoadedRecipe:
@@ -88,53 +95,42 @@ def recipe_with(regularisers: list[Any], data_dir: str | None, batch_size: int) 
     return load_recipe(name, data_dir=data_dir, overrides=overrides)
 
 
-def side(parts: Parts, data_dir: str | None, batch_size: int, regularisers: list[Any]) -> tuple[Learner, Any]:
-    """A model of its own, and the schedule of its only stage."""
+def side(parts: Parts, data_dir: str | None, batch_size: int, regularisers: list[Any]) -> Side:
+    """A model of its own that trains by the only stage's plan."""
     own = replace(parts, recipe=recipe_with(regularisers, data_dir, batch_size).recipe)
     model = new_model(own)
     plan = plan_stages(own, model)[0]
     for regulariser in plan.learner.lesson.regularisers:
         regulariser.started(model)
-    return plan.learner, plan.schedule
+    return lambda index: take_step(plan.learner, plan.schedule.step(index))
 
 
-def alternate(sides: dict[str, tuple[Learner, Any]], rounds: int) -> list[dict[str, Any]]:
-    """Each side takes the same step in each round; the first two rounds are not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
+def alternate(plain: Side, other: Side, rounds: int) -> dict[str, float]:
+    """Both sides take the same step in each round; the first two rounds are not counted. Medians, and the range."""
+    seconds: list[tuple[float, float]] = []
     for index in range(rounds + 2):
-        for name, (learner, schedule) in sides.items():
-            step: Step = schedule.step(index)
-            began = time.perf_counter()
-            take_step(learner, step)
-            seconds[name].append(time.perf_counter() - began)
-    plain = seconds["plain"][2:]
-    return [
-        {
-            "regulariser": name,
-            "seconds": statistics.median(took[2:]),
-            **spread([one / other for one, other in zip(took[2:], plain, strict=True)]),
-        }
-        for name, took in seconds.items()
-    ]
+        began = time.perf_counter()
+        plain(index)
+        between = time.perf_counter()
+        other(index)
+        seconds.append((between - began, time.perf_counter() - between))
+    ratios = [took / alone for alone, took in seconds[2:]]
+    return {
+        "plain_seconds": statistics.median(alone for alone, _ in seconds[2:]),
+        "seconds": statistics.median(took for _, took in seconds[2:]),
+        "ratio": statistics.median(ratios),
+        "lowest": min(ratios),
+        "highest": max(ratios),
+    }
 
 
-def spread(ratios: list[float]) -> dict[str, float]:
-    """The median with its range."""
-    return {"ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
-
-
-def print_table(results: dict[str, Any]) -> None:
-    """One line a regulariser."""
-    machine = results["machine"]
+def print_row(row: dict[str, Any]) -> None:
+    """One line."""
+    times = f"{row['plain_seconds'] * 1000:7.0f} ms to {row['seconds'] * 1000:7.0f} ms"
     print(
-        f"{machine['device_name']}, {machine['threads']} threads, {machine['precision']}, torch {machine['torch']}; "
-        f"{results['texts']}, {results['batch_size']} examples of each of three tasks"
+        f"{row['regulariser']:32} {times}  x {row['ratio']:.2f} ({row['lowest']:.2f} to {row['highest']:.2f})",
+        flush=True,
     )
-    for row in results["steps"]:
-        print(
-            f"{row['regulariser']:34} {row['seconds'] * 1000:8.0f} ms  x {row['ratio']:.2f} "
-            f"({row['lowest']:.2f} to {row['highest']:.2f})"
-        )
 
 
 if __name__ == "__main__":

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from manyhead.encoder import LowRankExperts
+from manyhead.encoder.copied_encoder import CopiedEncoder
 from manyhead.encoder.experts import low_rank
 from manyhead.encoder.load import build_encoder
+from manyhead.encoder.packed_encoder import PackedEncoder
 from manyhead.encoder.pooling import Mean
 from manyhead.encoder.trunk import Trunk
 from manyhead.errors import UsageError
@@ -36,12 +38,28 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_encoder(tmp_path_factory.mktemp("experts") / "encoder")
 
 
+def copy_of(model: MultiTaskModel, task: str) -> nn.Module:
+    assert isinstance(model.encoder, CopiedEncoder)
+    return model.encoder.of(task)
+
+
+def bert_of(model: MultiTaskModel) -> Any:
+    """The transformers model inside."""
+    assert isinstance(model.encoder, PackedEncoder)
+    return model.encoder.model
+
+
+def unpacked(model: MultiTaskModel) -> None:
+    assert isinstance(model.encoder, PackedEncoder)
+    model.encoder.use_packed(False)
+
+
 def with_experts(encoder: Path, kind: str, **options: Any) -> MultiTaskModel:
     """A model whose experts are all different and none of which is without effect."""
     model = tiny_model(encoder, experts=KINDS[kind], projections=["dense"], **options)
     if kind == "copies":
         for number, task in enumerate(LENGTHS):
-            perturb(model.encoder.copies.of(task), number, 0.02)
+            perturb(copy_of(model, task), number, 0.02)
     else:
         perturb(model.experts)
     return model
@@ -75,7 +93,7 @@ def test_an_expert_reaches_its_own_task_only(encoder: Path, kind: str) -> None:
     model = with_experts(encoder, kind).eval()
     batch = mixed_batch(["questions", "sentences", "reviews"])
     before = model(batch)
-    own = model.encoder.copies.of("sentences") if kind == "copies" else model.experts.of("sentences")
+    own = copy_of(model, "sentences") if kind == "copies" else model.experts.of("sentences")
     perturb(own, 7)
     after = model(batch)
     assert torch.equal(before["questions"], after["questions"])
@@ -147,8 +165,7 @@ def test_low_rank_experts_are_the_encoder_with_updated_matrices(encoder: Path) -
     found = model(mixed_batch())
     for task in LENGTHS:
         plain = tiny_model(encoder, projections=["dense"]).eval()
-        layers = plain.encoder.model.get_submodule("encoder.layer")
-        for layer, own in zip(layers.children(), model.experts.of(task).children(), strict=True):
+        for layer, own in zip(bert_of(plain).encoder.layer, model.experts.of(task).children(), strict=True):
             for name, place in low_rank.MATRICES.items():
                 pair = own.get_submodule(name)
                 update = pair.get_parameter("up") @ pair.get_parameter("down")
@@ -259,22 +276,22 @@ def literal_bert(model: Any, task: str, *, sandwich: bool = False, beside: Any =
 
 
 def literal_pal(pal: Any, small: Tensor, layer: int, heads: int, mask: Tensor) -> Tensor:
-    return attention(*pal.qkv[layer](small).chunk(3, 2), heads, mask)
+    q, k, v = pal.qkv[layer](small).chunk(3, 2)
+    return attention(q, k, v, heads, mask)
 
 
 @pytest.mark.parametrize("task", LENGTHS)
 def test_parallel_pals_are_the_paper_written_out(encoder: Path, task: str) -> None:
     model = with_experts(encoder, "pal_parallel").eval()
     pal: Any = model.experts.of(task)
-    plain = tiny_model(encoder).eval().encoder
-    plain.use_packed(False)
+    plain = bert_of(tiny_model(encoder).eval())
 
     def beside(states: Tensor, layer: int, mask: Tensor) -> Tensor:
         return F.gelu(pal.up(literal_pal(pal, pal.down(states), layer, 3, mask)))
 
-    states, mask = literal_bert(plain.model, task, beside=beside)
+    states, mask = literal_bert(plain, task, beside=beside)
     torch.testing.assert_close(model.token_states(mixed_batch([task])), states[mask], atol=1e-5, rtol=1e-5)
-    bare, _ = literal_bert(plain.model, task)
+    bare, _ = literal_bert(plain, task)
     assert not torch.allclose(bare, states, atol=1e-2)
 
 
@@ -282,7 +299,7 @@ def test_parallel_pals_are_the_paper_written_out(encoder: Path, task: str) -> No
 def test_a_pal_on_top_is_written_out(encoder: Path, task: str) -> None:
     model = with_experts(encoder, "pal_top").eval()
     pal: Any = model.experts.of(task)
-    states, mask = literal_bert(tiny_model(encoder).eval().encoder.model, task)
+    states, mask = literal_bert(bert_of(tiny_model(encoder).eval()), task)
     states = states + pal.up(literal_pal(pal, pal.down(states), 0, 3, mask))
     torch.testing.assert_close(model.token_states(mixed_batch([task])), states[mask], atol=1e-5, rtol=1e-5)
 
@@ -291,7 +308,7 @@ def test_a_pal_on_top_is_written_out(encoder: Path, task: str) -> None:
 def test_the_six_layers_on_top_are_written_out(encoder: Path, task: str) -> None:
     model = with_experts(encoder, "pal_top_stickland").eval()
     pal: Any = model.experts.of(task)
-    states, mask = literal_bert(tiny_model(encoder).eval().encoder.model, task)
+    states, mask = literal_bert(bert_of(tiny_model(encoder).eval()), task)
     small = pal.down(states)
     for layer in range(6):
         small = pal.norm[layer](small + pal.out[layer](literal_pal(pal, small, layer, 3, mask)))
@@ -302,10 +319,10 @@ def test_the_six_layers_on_top_are_written_out(encoder: Path, task: str) -> None
 def test_sandwich_norm_is_written_out(encoder: Path, task: str) -> None:
     model = tiny_model(encoder, sandwich_norm=True).eval()
     plain = tiny_model(encoder).eval()
-    states, mask = literal_bert(plain.encoder.model, task, sandwich=True)
+    states, mask = literal_bert(bert_of(plain), task, sandwich=True)
     torch.testing.assert_close(model.token_states(mixed_batch([task])), states[mask], atol=1e-4, rtol=1e-4)
     assert model.state_dict().keys() == plain.state_dict().keys()
-    model.encoder.use_packed(False)
+    unpacked(model)
     torch.testing.assert_close(model.token_states(mixed_batch([task])), states[mask], atol=1e-4, rtol=1e-4)
 
 
@@ -313,8 +330,7 @@ def test_sandwich_norm_reads_what_low_rank_experts_give(encoder: Path) -> None:
     model = tiny_model(encoder, sandwich_norm=True, experts=KINDS["low_rank"]).eval()
     perturb(model.experts)
     merged = tiny_model(encoder, sandwich_norm=True).eval()
-    layers = merged.encoder.model.get_submodule("encoder.layer").children()
-    for layer, own in zip(layers, model.experts.of("reviews").children(), strict=True):
+    for layer, own in zip(bert_of(merged).encoder.layer, model.experts.of("reviews").children(), strict=True):
         for name, place in low_rank.MATRICES.items():
             pair = own.get_submodule(name)
             with torch.no_grad():
@@ -375,6 +391,7 @@ def test_other_families_are_refused_by_name(model_type: str, options: dict[str, 
 
 def test_an_encoder_that_does_not_run_packed_is_refused() -> None:
     trunk = trunk_of("bert")
+    assert isinstance(trunk.encoder, PackedEncoder)
     trunk.encoder.use_packed(False)
     with pytest.raises(UsageError, match="needs an encoder that runs packed"):
         low_rank.build(LowRankExperts(), trunk, ["one"], 0)
@@ -385,3 +402,18 @@ def test_a_task_without_an_expert_is_refused(encoder: Path, kind: str) -> None:
     model = tiny_model(encoder, ["reviews", "questions"], experts=KINDS[kind])
     with pytest.raises(ValueError, match="not sentences"):
         model.embed(mixed_batch(["reviews", "sentences"]))
+
+
+def test_a_forward_without_routes_is_refused(encoder: Path) -> None:
+    batch = mixed_batch()
+    for kind in HOOKED:
+        model = tiny_model(encoder, experts=KINDS[kind])
+        for routes in ((), batch.routes[:-1], batch.routes[1:], batch.routes[::2]):
+            with pytest.raises(ValueError, match="routes that cover all tokens"):
+                model.encoder(batch.input_ids, batch.segment_ids, batch.lengths, routes=routes)
+
+
+def test_low_rank_experts_have_no_second_derivative(encoder: Path) -> None:
+    model = with_experts(encoder, "low_rank")
+    with pytest.raises(RuntimeError, match="second derivative"):
+        torch.autograd.grad(loss_of(model.run(mixed_batch())), list(model.experts.parameters()), create_graph=True)

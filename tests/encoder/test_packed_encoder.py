@@ -13,6 +13,7 @@ from manyhead.encoder.attention import packed_layout
 from manyhead.encoder.dropout import Dropout
 from manyhead.encoder.load import build_encoder
 from manyhead.encoder.packed_encoder import PackedEncoder
+from manyhead.errors import UsageError
 
 SIZES: dict[str, Any] = {
     "vocab_size": 99,
@@ -199,3 +200,80 @@ def test_auto_model_is_what_we_compare_with() -> None:
     ids = tokens([11])
     expected = theirs(input_ids=ids[None]).last_hidden_state[0]
     torch.testing.assert_close(encoder(ids, torch.zeros_like(ids), [11]).hidden, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", [*PACKED, *UNPACKED])
+def test_noise_is_added_to_what_enters_the_first_layer(model_type: str) -> None:
+    encoder = tiny(model_type, {**PACKED, **UNPACKED}[model_type], layer=0).eval()
+    ids = tokens(LENGTHS)
+    noise = torch.randn(len(ids), encoder.width, generator=torch.Generator().manual_seed(3))
+    plain = encoder(ids, torch.zeros_like(ids), LENGTHS).hidden
+    torch.testing.assert_close(encoder(ids, torch.zeros_like(ids), LENGTHS, noise=noise).hidden, plain + noise)
+    torch.testing.assert_close(encoder(ids, torch.zeros_like(ids), LENGTHS).hidden, plain)
+
+
+@pytest.mark.parametrize("model_type", [*PACKED, *UNPACKED])
+def test_no_noise_is_noise_of_zero_and_its_gradient_stays_in_its_sequence(model_type: str) -> None:
+    encoder = tiny(model_type, {**PACKED, **UNPACKED}[model_type]).eval()
+    ids = tokens(LENGTHS)
+    segments = torch.zeros_like(ids)
+    noise = torch.zeros(len(ids), encoder.width, requires_grad=True)
+    found = encoder(ids, segments, LENGTHS, noise=noise).hidden
+    assert torch.equal(found, encoder(ids, segments, LENGTHS).hidden)
+    (gradient,) = torch.autograd.grad((found.split(LENGTHS)[3] ** 3).sum(), noise)
+    for place, part in enumerate(gradient.split(LENGTHS)):
+        assert bool((part.abs().sum(1) > 0).all()) is (place == 3)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_gradient_of_noise_is_that_of_the_embedding_modules_output(packed: bool) -> None:
+    """Against the layers run by hand on the embeddings, sequence by sequence; and against finite differences."""
+    encoder = tiny("bert", {}).eval().double()
+    encoder.use_packed(packed)
+    ids = tokens(LENGTHS)
+    segments = (ids % 2).long()
+    generator = torch.Generator().manual_seed(4)
+    noise = torch.randn(len(ids), encoder.width, generator=generator, dtype=torch.float64) * 0.1
+    weights = torch.randn(noise.shape, generator=generator, dtype=torch.float64)
+
+    def loss(given: Tensor) -> Tensor:
+        return (encoder(ids, segments, LENGTHS, noise=given).hidden * weights).sum()
+
+    noise.requires_grad_()
+    (found,) = torch.autograd.grad(loss(noise), noise)
+
+    bert: Any = copy.deepcopy(encoder.model)
+    bert.set_attn_implementation("eager")
+    entering = [
+        bert.embeddings(input_ids=row[None], token_type_ids=kinds[None])[0]
+        for row, kinds in zip(ids.split(LENGTHS), segments.split(LENGTHS), strict=True)
+    ]
+    states = (torch.cat(entering) + noise).detach().requires_grad_()
+    hidden = [bert.encoder(part[None], attention_mask=None).last_hidden_state[0] for part in states.split(LENGTHS)]
+    (expected,) = torch.autograd.grad((torch.cat(hidden) * weights).sum(), states)
+    torch.testing.assert_close(found, expected)
+
+    step = torch.randn(noise.shape, generator=generator, dtype=torch.float64) * 1e-5
+    with torch.no_grad():
+        difference = (loss(noise + step) - loss(noise - step)) / 2
+    torch.testing.assert_close((found * step).sum(), difference, rtol=1e-5, atol=0.0)
+
+
+def test_noise_needs_an_embedding_module() -> None:
+    encoder = tiny("bert", {})
+    bert: Any = encoder.model
+    bert.words = bert.embeddings
+    del bert.embeddings
+    ids = tokens([3])
+    with pytest.raises(UsageError, match=r"encoder \(bert\) has no embedding module"):
+        encoder(ids, ids * 0, [3], noise=torch.zeros(3, 32))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_another_layer_can_be_asked_for(packed: bool) -> None:
+    encoder, last = tiny("bert", {}, layer=1).eval(), tiny("bert", {}).eval()
+    encoder.use_packed(packed)
+    ids = tokens(LENGTHS)
+    expected = last(ids, ids * 0, LENGTHS).hidden
+    torch.testing.assert_close(encoder(ids, ids * 0, LENGTHS, layer=3).hidden, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(encoder(ids, ids * 0, LENGTHS).hidden, expected, atol=1e-2)

@@ -98,6 +98,12 @@ def test_a_run_folder_holds_what_was_promised(encoder: Path, tmp_path: Path) -> 
     kinds = [record["kind"] for record in records(done.path)]
     assert kinds == ["step", "step", "step", "eval"] * 2
     assert done.summary["dev"]["tasks"].keys() == {"reviews", "questions", "sentences"}
+    weights = load_file(done.path / "model" / "weights.safetensors")
+    parameters = done.summary["parameters"]
+    assert parameters["total"] == parameters["stages"]["multitask"] == sum(each.numel() for each in weights.values())
+    assert parameters["per_task"]["reviews"] == sum(
+        each.numel() for name, each in weights.items() if "task_reviews" in name
+    )
     assert done.summary == json.loads((done.path / "summary.json").read_text()) == watcher.summary
 
 

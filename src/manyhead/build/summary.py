@@ -7,6 +7,7 @@ from typing import Any
 
 from manyhead.build.parts import Parts
 from manyhead.build.teachers import teacher_hashes
+from manyhead.build.trainable import stage_parameters
 from manyhead.evaluation.evaluate import Evaluation
 from manyhead.evaluation.metrics import majority_baseline, task_scores
 from manyhead.training.stages import StageRunner
@@ -46,6 +47,7 @@ def summary_of(parts: Parts, runner: StageRunner, final: Evaluation | None) -> d
         "seconds": round(progress.seconds, 3),
         "examples": progress.examples,
         "tokens": progress.tokens,
+        "parameters": stage_parameters(parts.recipe, parts.tables, parts.config),
         "hardware": parts.hardware.describe(),
     }
 

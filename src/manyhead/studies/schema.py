@@ -32,7 +32,7 @@ class Budget(Strict):
 
 BUDGETS: dict[BudgetName, Budget] = {
     "smoke": Budget(examples=64, epochs=1, batch_size=4, dev_rows=64, checkpoint=EMBEDDED),
-    "small": Budget(examples=6000, epochs=2, dev_rows=2000, checkpoint=EMBEDDED, rate_factor=10.0),
+    "small": Budget(examples=3000, epochs=2, dev_rows=2000, checkpoint=EMBEDDED, rate_factor=10.0),
     "full": Budget(),
 }
 """What budgets are unless a study says otherwise."""

@@ -137,9 +137,7 @@ def read_state(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads((path / STATE).read_text(encoding="utf-8")))
 
 
-def rotate(
-    folder: Path, keep: int, best_of: Callable[[Checkpoint], int | None], pinned: Collection[int] = ()
-) -> None:
+def rotate(folder: Path, keep: int, best_of: Callable[[Checkpoint], int | None], pinned: Collection[int] = ()) -> None:
     """Removes all but the ``keep`` newest checkpoints and those that were the best when one of these was written.
 
     So each checkpoint that is kept can be gone on from. ``best_of`` tells the step of the best; the steps ``pinned``

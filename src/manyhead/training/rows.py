@@ -10,28 +10,47 @@ CHUNK = 1 << 20
 
 
 class Rows:
-    """A gradient for each of ``tasks`` and each shared parameter, as far as a step touched them.
+    """A gradient for each task of a step and each shared parameter, as far as the step touched them.
 
-    Embeddings are kept as the ids of the touched rows (U,) and their gradients (U, D), as often as they were touched.
+    Embeddings' are kept sparse. Memory is used again in the next step, also that of the combined gradients.
     """
 
-    def __init__(self, tasks: Sequence[str]) -> None:
-        self.tasks = tuple(tasks)
+    def __init__(self) -> None:
+        self.tasks: tuple[str, ...] = ()
         self._whole: dict[nn.Parameter, dict[str, Tensor]] = {}
-        self._touched: dict[nn.Parameter, dict[str, list[Tensor]]] = {}
+        self._sparse: dict[nn.Parameter, dict[str, list[Tensor]]] = {}
+        self._products: dict[tuple[nn.Parameter, str], Tensor] = {}
+        self._work = torch.empty(0)
+        self._sums = torch.empty(0)
+
+    def start(self, tasks: Sequence[str]) -> None:
+        """Begins a step of ``tasks``; what was added before is forgotten."""
+        self.tasks = tuple(tasks)
+        self._whole = {}
+        self._sparse = {}
 
     def add(self, parameter: nn.Parameter, task: str, gradient: Tensor) -> None:
         """Adds a gradient, sparse or not, which is kept and may be changed. Sums are fp32."""
         if gradient.is_sparse:
-            self._touched.setdefault(parameter, {}).setdefault(task, []).append(gradient)
+            self._sparse.setdefault(parameter, {}).setdefault(task, []).append(gradient)
             return
         found = self._whole.setdefault(parameter, {})
         before = found.get(task)
         found[task] = gradient if before is None else before.float().add_(gradient)
 
+    def add_product(self, parameter: nn.Parameter, task: str, left: Tensor, right: Tensor) -> None:
+        """Adds the gradient (G, F) that is the product of ``left`` (N, G), transposed, and ``right`` (N, F)."""
+        if task in self._whole.get(parameter, ()):
+            self.add(parameter, task, left.t() @ right)
+            return
+        memory = self._products.get((parameter, task))
+        if memory is None or memory.dtype != left.dtype:
+            memory = self._products[parameter, task] = torch.empty_like(parameter, dtype=left.dtype)
+        self.add(parameter, task, torch.mm(left.t(), right, out=memory))
+
     def gradient(self, parameter: nn.Parameter, task: str) -> Tensor | None:
         """A copy of one task's gradient, in the parameter's shape; None where nothing was added."""
-        given = [*self._touched.get(parameter, {}).get(task, ())]
+        given = [*self._sparse.get(parameter, {}).get(task, ())]
         if (whole := self._whole.get(parameter, {}).get(task)) is not None:
             given.append(whole)
         if not given:
@@ -47,7 +66,7 @@ class Rows:
         total = torch.zeros(len(self.tasks), len(self.tasks), dtype=torch.float64)
         for _, block in self._blocks():
             total += (block @ block.t()).to("cpu", torch.float64)
-        for parameter in self._touched:
+        for parameter in self._sparse:
             _, block = self._compact(parameter)
             flat = block.flatten(1)
             total += (flat @ flat.t()).to("cpu", torch.float64)
@@ -59,11 +78,17 @@ class Rows:
         An embedding's ``grad`` that is there, all 0, is used. Parameters that no task touched are left alone.
         """
         self._join()
+        start = 0
+        if self._whole:
+            size = sum(parameter.numel() for parameter in self._whole)
+            self._sums = _room(self._sums, size, next(iter(self._whole)))
         for parameters, block in self._blocks():
-            total = torch.mv(block.t(), weights.to(block))
+            total = self._sums[start : start + block.shape[1]]
+            start += block.shape[1]
+            torch.mv(block.t(), weights.to(block), out=total)
             for parameter, part in zip(parameters, total.split([each.numel() for each in parameters]), strict=True):
                 parameter.grad = part.view_as(parameter)
-        for parameter in self._touched:
+        for parameter in self._sparse:
             ids, block = self._compact(parameter)
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -83,20 +108,24 @@ class Rows:
         sizes = [sum(parameter.numel() for parameter in chunk) for chunk in chunks]
         if not chunks:
             return
-        memory = torch.empty(len(self.tasks) * max(sizes), device=chunks[0][0].device)
+        self._work = _room(self._work, len(self.tasks) * max(sizes), chunks[0][0])
         for chunk, size in zip(chunks, sizes, strict=True):
-            block = memory[: len(self.tasks) * size].view(len(self.tasks), size)
+            block = self._work[: len(self.tasks) * size].view(len(self.tasks), size)
             for task, row in zip(self.tasks, block, strict=True):
-                torch.cat([self._flat(parameter, task) for parameter in chunk], out=row)
+                start = 0
+                for parameter in chunk:
+                    place = row[start : start + parameter.numel()]
+                    start += parameter.numel()
+                    gradient = self._whole[parameter].get(task)
+                    if gradient is None:
+                        place.zero_()
+                    else:
+                        place.copy_(gradient.flatten())
             yield chunk, block
-
-    def _flat(self, parameter: nn.Parameter, task: str) -> Tensor:
-        gradient = self._whole[parameter].get(task)
-        return parameter.new_zeros(parameter.numel()) if gradient is None else gradient.flatten()
 
     def _compact(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
         """The ids (U,) of the rows that any task touched, and the gradients there (K, U, D)."""
-        given = self._touched[parameter]
+        given = self._sparse[parameter]
         ids = torch.cat([each._indices()[0] for found in given.values() for each in found]).unique()
         block = parameter.new_zeros(len(self.tasks), len(ids), parameter.shape[1])
         for task, row in zip(self.tasks, block, strict=True):
@@ -107,7 +136,14 @@ class Rows:
 
     def _join(self) -> None:
         """Where some gradients of a matrix are whole, all are."""
-        for parameter in self._whole.keys() & self._touched.keys():
-            for task, found in self._touched.pop(parameter).items():
+        for parameter in self._whole.keys() & self._sparse.keys():
+            for task, found in self._sparse.pop(parameter).items():
                 for each in found:
                     self.add(parameter, task, torch.zeros_like(parameter).add_(each))
+
+
+def _room(memory: Tensor, size: int, like: Tensor) -> Tensor:
+    """``memory`` if it has room for ``size`` numbers, else new one."""
+    if memory.numel() >= size and memory.device == like.device:
+        return memory
+    return torch.empty(size, dtype=torch.float32, device=like.device)

@@ -5,13 +5,12 @@ them of what went in and what comes back: over the tokens of one task it is that
 common work.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from manyhead.encoder.packed_encoder import PackedEncoder
@@ -22,34 +21,45 @@ from manyhead.training.rows import Rows
 TOLERANCE = 1e-3
 """Largest difference from autograd's gradients, as a share of their largest number, that `split_of` accepts."""
 
-Gradient = Callable[[slice], Tensor]
-"""From rows of a module's input and output to a parameter's gradient."""
+Spans = Mapping[str, slice]
+"""The rows of each task among those that a module was given."""
 
 
-def _linear(module: Any, inputs: Tensor, grads: Tensor) -> dict[str, Gradient]:
-    del module
-    inputs = inputs.to(grads.dtype)
-    return {"weight": lambda span: grads[span].t() @ inputs[span], "bias": lambda span: grads[span].sum(0)}
+def _split_linear(module: nn.Linear, inputs: Tensor, grads: Tensor, spans: Spans, rows: Rows) -> None:
+    for task, span in spans.items():
+        rows.add_product(module.weight, task, grads[span], inputs[span])
+        if module.bias is not None:
+            rows.add(module.bias, task, grads[span].sum(0))
 
 
-def _norm(module: Any, inputs: Tensor, grads: Tensor) -> dict[str, Gradient]:
-    scaled = grads * F.layer_norm(inputs, module.normalized_shape, eps=module.eps)
-    return {"weight": lambda span: scaled[span].sum(0), "bias": lambda span: grads[span].sum(0)}
+def _split_norm(module: nn.LayerNorm, inputs: Tensor, grads: Tensor, spans: Spans, rows: Rows) -> None:
+    weight, bias, shape = module.weight, module.bias, module.normalized_shape
+    inputs, grads = inputs.to(weight.dtype), grads.to(weight.dtype)
+    _, means, scales = torch.native_layer_norm(inputs, shape, weight, bias, module.eps)
+    wanted = [False, True, bias is not None]
+    for task, span in spans.items():
+        _, of_weight, of_bias = torch.ops.aten.native_layer_norm_backward(
+            grads[span], inputs[span], shape, means[span], scales[span], weight, bias, wanted
+        )
+        rows.add(weight, task, of_weight)
+        if bias is not None:
+            rows.add(bias, task, of_bias)
 
 
-def _embedding(module: Any, inputs: Tensor, grads: Tensor) -> dict[str, Gradient]:
+def _split_embedding(module: nn.Embedding, inputs: Tensor, grads: Tensor, spans: Spans, rows: Rows) -> None:
     if module.padding_idx is not None:
         grads = grads.masked_fill(inputs == module.padding_idx, 0.0)
-    size = module.weight.shape
-    return {"weight": lambda span: torch.sparse_coo_tensor(inputs[span].t(), grads[span], size, check_invariants=False)}
+    for task, span in spans.items():
+        ids, size = inputs[span].t(), module.weight.shape
+        rows.add(module.weight, task, torch.sparse_coo_tensor(ids, grads[span], size, check_invariants=False))
 
 
-SPLITS: Mapping[type[nn.Module], Callable[[Any, Tensor, Tensor], dict[str, Gradient]]] = {
-    nn.Linear: _linear,
-    nn.LayerNorm: _norm,
-    nn.Embedding: _embedding,
+SPLITS: Mapping[type[nn.Module], Callable[[Any, Tensor, Tensor, Spans, Rows], None]] = {
+    nn.Linear: _split_linear,
+    nn.LayerNorm: _split_norm,
+    nn.Embedding: _split_embedding,
 }
-"""Modules whose weight gradients can be split: from inputs (N, F) and what comes back (N, G) to those of each parameter."""
+"""Modules whose gradients can be split: from inputs (N, F) and the gradients (N, G) of what they gave, to the rows."""
 
 
 class Split:
@@ -60,6 +70,7 @@ class Split:
         self._shared = frozenset(shared)
         self._modules = tuple(modules)
         self._spans: dict[int, dict[str, slice]] = {}
+        self._last_cast: tuple[Tensor, Tensor] | None = None
         self._rows: Rows | None = None
 
     @contextmanager
@@ -73,6 +84,7 @@ class Split:
         try:
             yield
         finally:
+            self._last_cast = None
             for parameter in self._shared:
                 parameter.requires_grad_(True)
             for hook in hooks:
@@ -92,9 +104,7 @@ class Split:
         del encoder
         offsets = offsets_of(args[2])
         tokens = {task: slice(start, stop) for task, start, stop in kwargs["routes"]}
-        sequences = {
-            task: slice(offsets.index(span.start), offsets.index(span.stop)) for task, span in tokens.items()
-        }
+        sequences = {task: slice(offsets.index(span.start), offsets.index(span.stop)) for task, span in tokens.items()}
         self._spans = {len(args[2]): sequences, offsets[-1]: tokens}
 
     def _note(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
@@ -104,29 +114,32 @@ class Split:
         if count not in self._spans:
             raise ValueError(f"{count} rows are neither the tokens nor the sequences of a batch")
         inputs = args[0].detach()
+        if inputs.is_floating_point() and inputs.dtype != output.dtype:
+            inputs = self._cast(args[0], output.dtype)
         inputs = inputs.reshape(count, -1)
         if not output.requires_grad:
             output.requires_grad_()
         output.register_hook(partial(self._split, module, inputs, self._spans[count]))
 
-    def _split(self, module: nn.Module, inputs: Tensor, spans: Mapping[str, slice], grads: Tensor) -> None:
-        if self._rows is None:
-            return
-        for name, gradient in SPLITS[type(module)](module, inputs, grads.reshape(len(inputs), -1)).items():
-            parameter = module._parameters.get(name)
-            if parameter is not None and parameter in self._shared:
-                for task, span in spans.items():
-                    self._rows.add(parameter, task, gradient(span))
+    def _cast(self, inputs: Tensor, dtype: torch.dtype) -> Tensor:
+        """The inputs as autocast gives them to a module; several modules one after the other may have the same."""
+        if self._last_cast is None or self._last_cast[0] is not inputs:
+            self._last_cast = (inputs, inputs.detach().to(dtype))
+        return self._last_cast[1]
+
+    def _split(self, module: nn.Module, inputs: Tensor, spans: Spans, grads: Tensor) -> None:
+        if self._rows is not None:
+            SPLITS[type(module)](module, inputs, grads.reshape(len(inputs), -1), spans, self._rows)
 
 
-def split_of(model: MultiTaskModel, shared: Collection[nn.Parameter]) -> Split | None:
+def split_of(model: MultiTaskModel, shared: Set[nn.Parameter]) -> Split | None:
     """The split of the ``shared`` parameters' gradients; None where it cannot be made.
 
-    It can where all are those of dense layers, norms and embeddings of an encoder that runs packed. A short batch
+    It can where they are all there is in dense layers, norms and embeddings, and the encoder runs packed. A short batch
     shows whether it is that of autograd: parameters may be used in other ways than by running their module.
     """
     modules = [module for module in model.modules() if not shared.isdisjoint(module.parameters(recurse=False))]
-    usual = all(type(module) in SPLITS for module in modules)
+    usual = all(type(module) in SPLITS and shared.issuperset(module.parameters(recurse=False)) for module in modules)
     if not (usual and isinstance(model.encoder, PackedEncoder) and model.encoder.packed):
         return None
     split = Split(model, shared, modules)
@@ -141,7 +154,8 @@ def _is_right(split: Split, model: MultiTaskModel, shared: Sequence[nn.Parameter
     autocast, training = model.autocast, model.training
     model.autocast = None
     model.eval()
-    rows = Rows([part.task for part in batch.parts])
+    rows = Rows()
+    rows.start([part.task for part in batch.parts])
     try:
         expected = [
             torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True) for loss in _losses(model, batch)
@@ -169,7 +183,9 @@ def _short_batch(model: MultiTaskModel) -> PackedBatch:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(len(model.word_embeddings()), (sum(lengths),), generator=generator)
     tasks = model.heads.tasks[:2]
-    parts = [PackedPart(task, 2 * n, 2 * n + 2, torch.arange(2 * n, 2 * n + 2)[:, None]) for n, task in enumerate(tasks)]
+    parts = [
+        PackedPart(task, 2 * n, 2 * n + 2, torch.arange(2 * n, 2 * n + 2)[:, None]) for n, task in enumerate(tasks)
+    ]
     tokens = sum(lengths[: 2 * len(tasks)])
     batch = PackedBatch(ids[:tokens], torch.zeros(tokens, dtype=torch.int64), lengths[: 2 * len(tasks)], tuple(parts))
     return batch.to(next(model.parameters()).device)

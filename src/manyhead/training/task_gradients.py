@@ -28,24 +28,24 @@ class TaskGradients:
     masks. ``together`` has to be False where losses use shared parameters in another way than by running the model.
     """
 
-    def __init__(
-        self, balancer: Balancer, model: MultiTaskModel, clipping: Clipping, *, together: bool = True
-    ) -> None:
+    def __init__(self, balancer: Balancer, model: MultiTaskModel, clipping: Clipping, *, together: bool = True) -> None:
         self.balancer = balancer
         self.model = model
         self.clipping = clipping
         self._together = together
         self._own: dict[str | None, list[nn.Parameter]] = {}
         self._split: Split | None = None
-        self._rows: Rows | None = None
+        self._rows = Rows()
+        self._running = False
 
     def add(self, forward: Forward, parts: Sequence[Part], signals: Signals) -> Mapping[str, Tensor]:
         """See `Gradients.add`."""
-        if self._rows is None:
-            self._rows = Rows(signals.tasks)
+        if not self._running:
             self._look_at_model()
+            self._rows.start(signals.tasks)
+            self._running = True
         if self._split is None or len(parts) == 1:
-            return self._separately(forward, parts, self._rows)
+            return self._separately(forward, parts)
         with self._split.watching():
             losses = forward(parts)
             with self._split.into(self._rows):
@@ -54,9 +54,8 @@ class TaskGradients:
 
     def finish(self, signals: Signals) -> Tensor:
         """See `Gradients.finish`. A gradient that is 0 has cosines of 0."""
-        assert self._rows is not None
-        rows, self._rows = self._rows, None
-        gramian = rows.gramian()
+        self._running = False
+        gramian = self._rows.gramian()
         weights = torch.ones(len(signals.tasks), dtype=torch.float64)
         if bool(gramian.isfinite().all()):  # a step that is not finite is refused by its norm
             factors = self._clipped(gramian, signals.tasks)
@@ -64,7 +63,7 @@ class TaskGradients:
             weights = self.balancer.weights(replace(signals, gramian=gramian)).double()
             self._scale_own(signals.tasks, weights * factors if self.balancer.weighs_heads else factors)
             weights = weights * factors
-        rows.combine(weights)
+        self._rows.combine(weights)
         lengths = gramian.diagonal().sqrt()
         return (gramian / lengths / lengths[:, None]).nan_to_num(0.0, 0.0, 0.0).clamp(-1.0, 1.0)
 
@@ -78,7 +77,7 @@ class TaskGradients:
         if self._together:
             self._split = split_of(self.model, set(self._own.get(None, ())))
 
-    def _separately(self, forward: Forward, parts: Sequence[Part], rows: Rows) -> dict[str, Tensor]:
+    def _separately(self, forward: Forward, parts: Sequence[Part]) -> dict[str, Tensor]:
         """A forward and a backward for each part."""
         shared = self._own.get(None, [])
         kept = [parameter.grad for parameter in shared]
@@ -91,7 +90,7 @@ class TaskGradients:
             seen[part.task] = losses[part.task].detach()
             for parameter in shared:
                 if parameter.grad is not None:
-                    rows.add(parameter, part.task, parameter.grad)
+                    self._rows.add(parameter, part.task, parameter.grad)
         for parameter, gradient in zip(shared, kept, strict=True):
             parameter.grad = gradient
         return seen

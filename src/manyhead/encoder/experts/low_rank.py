@@ -8,7 +8,6 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from manyhead.encoder import LowRankExperts
 from manyhead.encoder.flow import current_flow
@@ -70,8 +69,9 @@ class _Updated(torch.autograd.Function):
         return updated
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("low-rank experts have no second derivative")
         rows, *saved = ctx.saved_tensors
         small, factors = saved[: len(ctx.routes)], saved[len(ctx.routes) :]
         to_states = torch.empty_like(rows, dtype=ctx.dtype) if ctx.needs_input_grad[1] else None
