@@ -6,7 +6,8 @@ hardware is best at: forward, what the regulariser runs, backward, clipping, Ada
     python benchmarks/regularisers.py [--data-dir DIR] [--batch-size 8] [--rounds 12] [--only NAME] [--json FILE]
 
 ``--data-dir`` names the folder of the CS224N files (default: $MANYHEAD_CS224N); without one the packaged sample is
-used. Times of shared machines mean little: read the ratios, medians over the rounds with their spread.
+used. Times are the process's CPU seconds in one thread, which other work on the machine disturbs least; read the
+ratios, medians over the rounds with their spread.
 """
 
 import argparse
@@ -63,7 +64,7 @@ def main() -> None:
     machine = {**parts.hardware.describe(), "torch": torch.__version__}
     texts = "CS224N train" if given.data_dir else "packaged sample, train"
     print(
-        f"{machine['device_name']}, {machine['threads']} threads, {machine['precision']}, torch {machine['torch']}; "
+        f"{machine['device_name']}, {machine['threads']} thread, {machine['precision']}, torch {machine['torch']}; "
         f"{texts}, {given.batch_size} examples of each of three tasks"
     )
     plain = side(parts, given.data_dir, given.batch_size, [])
@@ -91,6 +92,7 @@ def recipe_with(regularisers: list[Any], data_dir: str | None, batch_size: int) 
         "regularisers": regularisers,
     }
     overrides: dict[str, Any] = {f"stages.0.{key}": value for key, value in stage.items()}
+    overrides["threads"] = 1
     overrides |= {f"tasks.{task}.limit": {"train": ROWS} for task in tasks}
     return load_recipe(name, data_dir=data_dir, overrides=overrides)
 
@@ -109,11 +111,11 @@ def alternate(plain: Side, other: Side, rounds: int) -> dict[str, float]:
     """Both sides take the same step in each round; the first two rounds are not counted. Medians, and the range."""
     seconds: list[tuple[float, float]] = []
     for index in range(rounds + 2):
-        began = time.perf_counter()
+        began = time.process_time()
         plain(index)
-        between = time.perf_counter()
+        between = time.process_time()
         other(index)
-        seconds.append((between - began, time.perf_counter() - between))
+        seconds.append((between - began, time.process_time() - between))
     ratios = [took / alone for alone, took in seconds[2:]]
     return {
         "plain_seconds": statistics.median(alone for alone, _ in seconds[2:]),

@@ -55,10 +55,15 @@ class TorchjdGradients:
         self.shared = [parameter for name, parameter in model.named_parameters() if model.task_of(name) is None]
         self.heads = {task: list(model.head(task).parameters()) for task in model.heads.tasks}
         self.vectors: list[Tensor] = []
-        model.pooling.register_forward_hook(lambda _module, _inputs, vectors: self.vectors.append(vectors))
+        model.pooling.register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, inputs: object, vectors: Tensor) -> None:
+        del module, inputs
+        self.vectors.append(vectors)
 
     def add(self, forward: Forward, parts: Sequence[Part], signals: Signals) -> Mapping[str, Tensor]:
         """Runs the parts forward, and backward as often as there are tasks."""
+        del signals
         losses = forward(parts)
         mtl_backward(
             list(losses.values()),
@@ -71,6 +76,7 @@ class TorchjdGradients:
 
     def finish(self, signals: Signals) -> None:
         """Aggregates."""
+        del signals
         jac_to_grad([parameter for parameter in self.shared if hasattr(parameter, "jac")], PCGrad())
 
 
@@ -164,7 +170,8 @@ def compare(sides: Mapping[str, Learner], given: Sequence[Step], clock: Callable
             result = take_step(sides[name], step)
             if number >= WARM_UP:
                 seconds[name].append(clock() - began)
-        tokens.append(result.tokens)
+            if name == PLAIN:
+                tokens.append(result.tokens)
     rows = {}
     for name, times in seconds.items():
         ratios = [own / plain for own, plain in zip(times, seconds[PLAIN], strict=True)]

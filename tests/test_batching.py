@@ -45,6 +45,10 @@ def test_each_example_of_each_part_is_found_again(one: list[int], two: list[int]
                 assert sequences[row].tolist() == store.sequence(source).tolist()
                 start = int(store.segment_starts[source])
                 assert segments[row].tolist() == [int(i >= start) for i in range(len(sequences[row]))]
+    for packed, route in zip(batch.parts, batch.routes, strict=True):
+        own = torch.cat(sequences[packed.start : packed.stop])
+        assert route.task == packed.task
+        assert batch.input_ids[route.start : route.stop].tolist() == own.tolist()
     plain = pack(parts, stores, segment_ids=False)
     assert not bool(plain.segment_ids.any())
 

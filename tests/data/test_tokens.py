@@ -126,6 +126,20 @@ def test_a_million_characters_are_quick() -> None:
     assert store.truncated.all()
 
 
+@given(st.lists(st.tuples(SENTENCES, SENTENCES), min_size=1, max_size=6), st.booleans(), st.data())
+def test_some_examples_taken_are_those_examples_tokenised_alone(
+    texts: list[tuple[str, str]], siamese: bool, data: st.DataObject
+) -> None:
+    examples = data.draw(st.lists(st.integers(0, len(texts) - 1), max_size=8))
+    taken = tokenize([*texts], siamese=siamese).take(np.array(examples, dtype=np.int64))
+    alone = tokenize([texts[example] for example in examples], siamese=siamese)
+    assert ids_of(taken) == ids_of(alone)
+    assert taken.segment_starts.tolist() == alone.segment_starts.tolist()
+    assert taken.truncated.tolist() == alone.truncated.tolist()
+    assert taken.offsets.tolist() == alone.offsets.tolist()
+    assert taken.sequences_per_example == alone.sequences_per_example
+
+
 def test_the_callers_tokenizer_stays_as_it_is() -> None:
     before = TOKENIZER.to_str()
     tokenize([("a", "b")])

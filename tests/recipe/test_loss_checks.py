@@ -59,6 +59,10 @@ def test_losses_that_fit(task: dict[str, Any]) -> None:
             "head.dropout: 'mnr' learns from the vectors before the head",
         ),
         (
+            {**COSINE, "head": {"kind": "cosine", "mlp": 8}, "loss": "cosine_embedding"},
+            "head.mlp: 'cosine_embedding' learns from the vectors before the head; remove it",
+        ),
+        (
             {**SCORE, "range": [0, 4.5], "loss": "score_cross_entropy"},
             "range: has an end in between; expected two whole numbers",
         ),

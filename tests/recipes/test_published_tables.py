@@ -1,5 +1,6 @@
 """The four studies' tables: a row of ours for each of theirs, with its figures, and the settings they name."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -268,3 +269,12 @@ def flat(value: object, key: str = "") -> dict[str, object]:
     if items is None:
         return {key: value}
     return {inner: each for name, item in items for inner, each in flat(item, f"{key}.{name}".lstrip(".")).items()}
+
+
+def test_smarts_measured_cost_is_in_its_headers() -> None:
+    smart = {name for name in RECIPES if any(each.kind == "smart" for each in resolved(name).stages[0].regularisers)}
+    assert smart == {
+        "s2/sst-smart", "s3/smart", "regularisers/smart", "regularisers/smart-bregman", "regularisers/smart-detached",
+    }  # fmt: skip
+    for name in smart:
+        assert re.search(r"^# Cost: \d\.\d times the plain step", RECIPES[name].path.read_text("utf-8"), re.MULTILINE)

@@ -31,6 +31,7 @@ SCHEDULES = [
     {"kind": "round_robin", "update": "batch"},
     {"kind": "sampled", "power": 0.5},
 ]
+BUDGET = Budget(examples=6000, epochs=2)
 TASKS: tuple[str, ...] = ("reviews", "questions", "sentences")
 
 
@@ -93,16 +94,16 @@ def test_a_cut_stage_sees_what_the_budget_allows_and_every_task(
 
 def test_proportions_between_tasks_stay() -> None:
     rows = {"reviews": 8500, "questions": 85000, "sentences": 6000}
-    counts, _ = seen(fitted(recipe_of({"schedule": "sequential"}), rows, BUDGETS["small"]), 0, rows)
+    counts, _ = seen(fitted(recipe_of({"schedule": "sequential"}), rows, BUDGET), 0, rows)
     assert counts["questions"] / counts["reviews"] == pytest.approx(10, rel=0.05)
     assert 5900 <= counts.total() <= 6000
-    counts, _ = seen(fitted(recipe_of({"schedule": "interleaved"}), rows, BUDGETS["small"]), 0, rows)
+    counts, _ = seen(fitted(recipe_of({"schedule": "interleaved"}), rows, BUDGET), 0, rows)
     assert set(counts.values()) == {2000}
 
 
 def test_rows_are_not_repeated_sooner_than_in_full() -> None:
     rows = {"reviews": 8500, "questions": 85000, "sentences": 6000}
-    found = fitted(recipe_of({"schedule": "interleaved"}), rows, BUDGETS["small"])
+    found = fitted(recipe_of({"schedule": "interleaved"}), rows, BUDGET)
     stage = found.stages[0]
     stream = BatchStream(8500, StreamOptions(8, None, stage.epoch_examples["reviews"]), (13, 0, "reviews"))
     drawn = np.concatenate([stream.batch(index) for index in range(250)])
@@ -169,7 +170,7 @@ def test_an_encoder_that_is_a_folder_stays(tmp_path: Path) -> None:
 def test_teachers_are_asked_about_no_more_rows_than_are_seen() -> None:
     rows = {"reviews": 8500, "questions": 85000, "sentences": 6000}
     recipe = recipe_of({}, {"distillation": {"teachers": ["s0"]}})
-    found = fitted(recipe, rows, BUDGETS["small"])
+    found = fitted(recipe, rows, BUDGET)
     counts, _ = seen(found, 1, rows)
     assert found.stages[0].subsample == {}
     for task, share in found.stages[1].subsample.items():

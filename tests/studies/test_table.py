@@ -142,7 +142,7 @@ def test_markdown_and_csv_show_the_same(planned: tuple[Header, Plan, StudyFolder
     for said in (
         "- command: `manyhead study n`",
         "- seeds: 2",
-        "at most 6,000 training examples a run",
+        f"at most {BUDGETS['small'].examples:,} training examples a run",
         "learning rates times 10",
         "- dev rows: reviews 12, questions 12, sentences 12",
         "- hardware: chip, cpu, fp32, 2 threads",

@@ -40,7 +40,9 @@ def run(recipe: dict[str, Any], out: Path, observer: Observer | None = None, *, 
     return train(load_recipe(recipe), out=out, observer=observer, resume=resume)
 
 
-def staged(encoder: Path, *stages: dict[str, Any], tasks: dict[str, dict[str, Any]] | None = None, **keys: Any) -> dict[str, Any]:
+def staged(
+    encoder: Path, *stages: dict[str, Any], tasks: dict[str, dict[str, Any]] | None = None, **keys: Any
+) -> dict[str, Any]:
     """The tiny recipe with other stages, and changes of its tasks and of its encoder."""
     recipe = tiny_recipe(encoder)
     common = {**recipe["stages"][0], "epochs": 1}

@@ -15,8 +15,8 @@ class Signals:
 
     ``tasks``: the K tasks of the step, in recipe order. ``losses`` (K,): their mean losses over the whole step, without
     a graph, on the CPU; None before they are known. ``gramian`` (K, K): the inner products of their gradients over the
-    shared parameters, float64, on the CPU; None where the balancer asks for none. ``epoch`` counts from 0. ``key``
-    names the step: seed, stage and number, for draws.
+    shared parameters, float64, on the CPU; None where they are not known apart. ``epoch`` counts from 0. ``key`` names
+    the step: seed, stage and number, for draws.
     """
 
     tasks: tuple[str, ...]

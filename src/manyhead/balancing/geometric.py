@@ -9,7 +9,7 @@ from manyhead.balancing import FlsBalancing, GlsBalancing
 from manyhead.balancing.base import Balancer, Signals
 from manyhead.recipe.schema import Task
 
-LOWEST, HIGHEST = 1e-8, 1e30
+LOWEST, HIGHEST = 1e-8, 1e10
 """Losses count as no smaller and no larger than these."""
 
 

@@ -35,10 +35,10 @@ class Gradvac(Remembering):
         rows = self.rows(signals)
         weighting = GradVacWeighting(self.beta)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(random_words(1, (*signals.key, "gradvac"))[0] >> 1))
-            weighting(torch.eye(len(rows), dtype=torch.float64))  # takes on the number of tasks, and forgets nothing
+            weighting(torch.eye(len(rows), dtype=torch.float64))  # only then does it take a memory of its size
             (name,) = weighting.state_dict()
             weighting.load_state_dict({name: self.memory[rows][:, rows]})
+            torch.manual_seed(int(random_words(1, (*signals.key, "gradvac"))[0] >> 1))
             weights = weighting(signals.gramian / trace)
         self.memory[rows[:, None], rows] = weighting.state_dict()[name]
         return weights

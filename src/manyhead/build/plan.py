@@ -170,7 +170,9 @@ def _extras(
     extras["losses"] = nn.ModuleDict(
         {
             f"task_{name}": nn.ModuleList(
-                each for each in (task.main, *(auxiliary for _, auxiliary in task.auxiliary)) if isinstance(each, nn.Module)
+                each
+                for each in (task.main, *(auxiliary for _, auxiliary in task.auxiliary))
+                if isinstance(each, nn.Module)
             )
             for name, task in losses.items()
         }

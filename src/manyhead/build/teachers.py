@@ -11,7 +11,7 @@ from manyhead.recipe.stored import load_stored_recipe
 
 
 def check_teachers(recipe: Recipe) -> list[Problem]:
-    """What is wrong with the teachers that are runs or models: missing, without a task of ours, or with other labels."""
+    """What is wrong with teachers that are runs or models: missing, without a task of ours, or with other labels."""
     problems: list[Problem] = []
     for index, stage in enumerate(recipe.stages):
         for place, teacher in _foreign(recipe, stage).items():

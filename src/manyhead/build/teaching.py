@@ -33,9 +33,7 @@ def teach(parts: Parts, plan: StagePlan, stages: Mapping[str, Path]) -> None:
             for name in set(parts.recipe.trained_tasks(trained)) & found.keys():
                 objective = build_objective(parts.recipe.tasks[name], parts.tables)
                 store = lesson.data[name].tokens.take(plan.rows[name])
-                found[name].append(
-                    predict_store(lesson.model, name, store, objective, segment_ids=lesson.segment_ids)
-                )
+                found[name].append(predict_store(lesson.model, name, store, objective, segment_ids=lesson.segment_ids))
         else:
             for name, predictions in _foreign_predictions(parts, teacher, plan.rows).items():
                 found[name].append(predictions)
@@ -57,9 +55,7 @@ def _foreign_predictions(parts: Parts, teacher: str, rows: Mapping[str, Indices]
         data = load_task_data(name, "train", recipe, stored.tokenizer, resolve=resolve_files(recipe))
         objective = build_objective(theirs, stored.tables)
         store = data.tokens.take(rows[name])
-        found[name] = predict_store(
-            model, name, store, objective, segment_ids=stored.recipe.encoder.segment_ids
-        )
+        found[name] = predict_store(model, name, store, objective, segment_ids=stored.recipe.encoder.segment_ids)
     return found
 
 

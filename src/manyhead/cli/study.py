@@ -15,8 +15,18 @@ from manyhead.studies.schema import BudgetName
 EXAMPLES = (
     "manyhead study s3 --budget small --data-dir data/cs224n",
     "manyhead study my-study.yaml --seeds 3 --jobs 2 --out runs/studies/mine",
-    "manyhead study my.yaml --set 'grid={stages.0.optimizer.lr: [1e-5, 3e-5, 1e-4]}'",
+    "manyhead study my.yaml --set 'grid={stages.0.epochs: [1, 2, 4]}'",
     "manyhead study my.yaml --seeds 5",
+    "",
+    "A study's file:",
+    "  study: 1",
+    "  name: mine",
+    "  baseline: first        # the row that differences are taken to",
+    "  seeds: 3",
+    "  rows:",
+    "    - {recipe: my.yaml, name: first}",
+    "    - {recipe: my.yaml, name: short, set: {stages.0.epochs: 1}}",
+    "    - {name: single, row: {a: a.yaml, b: b.yaml}}  # a run for each task",
 )
 
 
@@ -59,7 +69,9 @@ def study(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run a study's recipes with one or several seeds, and print one table beside the published figures.
+    """Run several recipes, seeds or points of a grid; print one table.
+
+    The scores stand beside the published figures, where there are any, and beside the difference to a baseline.
 
     Called again, it goes on where it was stopped: finished runs are not run again, a half-done one resumes. Runs that
     fail are shown as such; the others go on. Ends with 3 if a run diverged, 2 if one failed otherwise.

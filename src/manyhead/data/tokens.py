@@ -57,9 +57,9 @@ class TokenStore:
         n = self.sequences_per_example
         sequences = (examples[:, None] * n + np.arange(n)).reshape(-1)
         lengths = self.offsets[sequences + 1] - self.offsets[sequences]
-        parts = [self.sequence(int(sequence)) for sequence in sequences]
+        parts: list[Any] = [self.ids[:0], *(self.sequence(int(sequence)) for sequence in sequences)]
         return TokenStore(
-            np.concatenate(parts) if parts else self.ids[:0],
+            np.concatenate(parts),
             np.concatenate([np.zeros(1, np.int64), lengths.cumsum()]),
             self.segment_starts[sequences],
             self.truncated[examples],

@@ -372,7 +372,10 @@ class Stage(Strict):
     evaluate_every_steps: int | None = Field(default=None, ge=1, description="null: once an epoch.")
     checkpoint_every_steps: int | None = Field(default=None, ge=1, description="null: at each evaluation.")
     keep_checkpoints: int = Field(default=2, ge=1, description="Newest checkpoints kept, beside the best.")
-    select_by: str = Field(default="overall", description="What picks the best checkpoint: overall, of the stage's tasks, or TASK.METRIC.")
+    select_by: str = Field(
+        default="overall",
+        description="What picks the best checkpoint: overall, of the stage's tasks, or TASK.METRIC.",
+    )
     early_stopping: EarlyStopping | None = Field(default=None, description="null: train to the end.")
 
     def batch_size_of(self, task: str) -> int:

@@ -77,7 +77,8 @@ class SmartPenalty(Regulariser):
                 rough = distances(run(noise), fixed if options.detach else clean)
                 found = {task: found[task] + options.weight * distance for task, distance in rough.items()}
             if self.average is not None and options.bregman:
-                before = run(weights=self.average.weights())  # no gradient: they are no parameters
+                with torch.no_grad():
+                    before = run(weights=self.average.weights())
                 found = {task: found[task] + options.bregman * d for task, d in distances(clean, before).items()}
         return found
 

@@ -61,7 +61,7 @@ def slug(text: str) -> str:
 
 def _find(source: str | Path) -> Path:
     studies = shipped_studies()
-    if str(source) in studies and not Path(source).is_file():
+    if str(source) in studies:
         return studies[str(source)]
     try:
         return find_recipe(source, Path())

@@ -9,11 +9,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from signal import Signals
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from manyhead.errors import StoppedError
 from manyhead.files import writing
@@ -173,10 +173,12 @@ class Runner:
     def finish(self, run: PlannedRun, outcome: Outcome) -> None:
         """Keeps how a run ended, and what is to be kept of it."""
         self.folder.record(run, outcome)
-        if outcome.status != "finished":
-            self.tell(f"{self.folder.run_path(run).name} {outcome.status}: {outcome.reason}")
-        elif run.until is None:
+        said = outcome.reason
+        if outcome.status == "finished" and run.until is None:
+            said = _scored(self.folder.summary(run) or {})
             self.folder.drop_weights(run, keep_model=self.keep_models)
+        if said is not None:
+            self.tell(f"{self.folder.run_path(run).name} {outcome.status}: {said}")
         self.ended()
 
     def _left(self, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
@@ -219,6 +221,14 @@ def stop_all(pool: Pool, stop: StopRequest) -> None:
     pool.send(stop.signal_number)
     pool.wait()
     raise StoppedError(f"stopped; the study in {pool.folder.path} can go on", stop.signal_number)
+
+
+def _scored(summary: Mapping[str, Any]) -> str | None:
+    """What a finished run comes to, in a few words."""
+    if not summary:
+        return None
+    overall = summary.get("overall")
+    return f"{summary['seconds']:.0f} s" + ("" if overall is None else f", overall {overall:.3f}")
 
 
 def _with_threads(run: PlannedRun, threads: int | None) -> PlannedRun:

@@ -70,7 +70,9 @@ def study_document(header: Header, plan: Plan, folder: StudyFolder) -> dict[str,
         **facts,
         "scores": columns,
         "rows": rows,
-        "failures": [run for row in rows for run in row["runs"] if run["status"] in ("diverged", "failed")],
+        "failures": list(
+            {run["run"]: run for row in rows for run in row["runs"] if run["status"] in ("diverged", "failed")}.values()
+        ),
         "time": {"seconds": round(_seconds(rows), 3)},
     }
 

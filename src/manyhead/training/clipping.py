@@ -26,6 +26,7 @@ def clip(parameters: Sequence[nn.Parameter], clipping: Clipping) -> Tensor:
     """Scales the gradients of ``parameters`` together; returns the norm of the whole before."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
-    if clipping.norm is not None and gradients:
-        torch._foreach_mul_(gradients, clipping.factor(norm))
+    factor = float(clipping.factor(norm))
+    for gradient in gradients if factor != 1.0 else ():
+        gradient.mul_(factor)
     return norm

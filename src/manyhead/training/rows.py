@@ -1,9 +1,10 @@
 """The rows of the tasks' Jacobian: one gradient a task for each shared parameter."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 CHUNK = 1 << 20
 """Numbers a task, about, that are worked on at once: those of a few tasks stay in a processor's cache."""
@@ -17,9 +18,9 @@ class Rows:
 
     def __init__(self) -> None:
         self.tasks: tuple[str, ...] = ()
-        self._whole: dict[nn.Parameter, dict[str, Tensor]] = {}
-        self._sparse: dict[nn.Parameter, dict[str, list[Tensor]]] = {}
-        self._products: dict[tuple[nn.Parameter, str], Tensor] = {}
+        self._whole: dict[Tensor, dict[str, Tensor]] = {}
+        self._sparse: dict[Tensor, dict[str, list[Tensor]]] = {}
+        self._products: dict[tuple[Tensor, str], Tensor] = {}
         self._work = torch.empty(0)
         self._sums = torch.empty(0)
 
@@ -29,7 +30,7 @@ class Rows:
         self._whole = {}
         self._sparse = {}
 
-    def add(self, parameter: nn.Parameter, task: str, gradient: Tensor) -> None:
+    def add(self, parameter: Tensor, task: str, gradient: Tensor) -> None:
         """Adds a gradient, sparse or not, which is kept and may be changed. Sums are fp32."""
         if gradient.is_sparse:
             self._sparse.setdefault(parameter, {}).setdefault(task, []).append(gradient)
@@ -38,7 +39,7 @@ class Rows:
         before = found.get(task)
         found[task] = gradient if before is None else before.float().add_(gradient)
 
-    def add_product(self, parameter: nn.Parameter, task: str, left: Tensor, right: Tensor) -> None:
+    def add_product(self, parameter: Tensor, task: str, left: Tensor, right: Tensor) -> None:
         """Adds the gradient (G, F) that is the product of ``left`` (N, G), transposed, and ``right`` (N, F)."""
         if task in self._whole.get(parameter, ()):
             self.add(parameter, task, left.t() @ right)
@@ -48,7 +49,7 @@ class Rows:
             memory = self._products[parameter, task] = torch.empty_like(parameter, dtype=left.dtype)
         self.add(parameter, task, torch.mm(left.t(), right, out=memory))
 
-    def gradient(self, parameter: nn.Parameter, task: str) -> Tensor | None:
+    def gradient(self, parameter: Tensor, task: str) -> Tensor | None:
         """A copy of one task's gradient, in the parameter's shape; None where nothing was added."""
         given = [*self._sparse.get(parameter, {}).get(task, ())]
         if (whole := self._whole.get(parameter, {}).get(task)) is not None:
@@ -63,13 +64,17 @@ class Rows:
     def gramian(self) -> Tensor:
         """Inner products (K, K) of the tasks' gradients, float64, on the CPU; sums of fp32 ones."""
         self._join()
-        total = torch.zeros(len(self.tasks), len(self.tasks), dtype=torch.float64)
-        for _, block in self._blocks():
-            total += (block @ block.t()).to("cpu", torch.float64)
-        for parameter in self._sparse:
-            _, block = self._compact(parameter)
-            flat = block.flatten(1)
-            total += (flat @ flat.t()).to("cpu", torch.float64)
+        blocks = (block for _, block in self._blocks())
+        embeddings = (self._compact(parameter)[1].flatten(1) for parameter in self._sparse)
+        size = len(self.tasks)
+        products = [
+            torch.cat([torch.mv(block[row:], block[row]) for row in range(size)]) for block in chain(blocks, embeddings)
+        ]
+        total = torch.zeros(size, size, dtype=torch.float64)
+        if products:
+            upper = torch.triu_indices(size, size).unbind()
+            total[upper] = torch.stack(products).cpu().double().sum(0)
+            total.t()[upper] = total[upper]
         return total
 
     def combine(self, weights: Tensor) -> None:
@@ -95,9 +100,9 @@ class Rows:
             total = torch.mv(block.flatten(1).t(), weights.to(block))
             parameter.grad.index_copy_(0, ids, total.view(len(ids), -1))
 
-    def _blocks(self) -> Iterator[tuple[list[nn.Parameter], Tensor]]:
+    def _blocks(self) -> Iterator[tuple[list[Tensor], Tensor]]:
         """Some parameters at a time, and their gradients (K, N) in fp32. Each block takes the last one's memory."""
-        chunks: list[list[nn.Parameter]] = []
+        chunks: list[list[Tensor]] = []
         size = CHUNK
         for parameter in self._whole:
             if size + parameter.numel() > CHUNK:
@@ -123,7 +128,7 @@ class Rows:
                         place.copy_(gradient.flatten())
             yield chunk, block
 
-    def _compact(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
+    def _compact(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
         """The ids (U,) of the rows that any task touched, and the gradients there (K, U, D)."""
         given = self._sparse[parameter]
         ids = torch.cat([each._indices()[0] for found in given.values() for each in found]).unique()

@@ -5,7 +5,7 @@ them of what went in and what comes back: over the tokens of one task it is that
 common work.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -65,9 +65,9 @@ SPLITS: Mapping[type[nn.Module], Callable[[Any, Tensor, Tensor, Spans, Rows], No
 class Split:
     """Splits the gradients of the ``shared`` parameters of ``model``, which are those of ``modules``."""
 
-    def __init__(self, model: MultiTaskModel, shared: Collection[nn.Parameter], modules: Sequence[nn.Module]) -> None:
+    def __init__(self, model: MultiTaskModel, shared: frozenset[nn.Parameter], modules: Sequence[nn.Module]) -> None:
         self._encoder = model.encoder
-        self._shared = frozenset(shared)
+        self._shared = shared
         self._modules = tuple(modules)
         self._spans: dict[int, dict[str, slice]] = {}
         self._last_cast: tuple[Tensor, Tensor] | None = None
@@ -132,7 +132,7 @@ class Split:
             SPLITS[type(module)](module, inputs, grads.reshape(len(inputs), -1), spans, self._rows)
 
 
-def split_of(model: MultiTaskModel, shared: Set[nn.Parameter]) -> Split | None:
+def split_of(model: MultiTaskModel, shared: frozenset[nn.Parameter]) -> Split | None:
     """The split of the ``shared`` parameters' gradients; None where it cannot be made.
 
     It can where they are all there is in dense layers, norms and embeddings, and the encoder runs packed. A short batch

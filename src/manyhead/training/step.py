@@ -58,8 +58,7 @@ def take_step(learner: Learner, step: Step) -> StepResult:
     lesson, model = learner.lesson, learner.lesson.model.train()
     learner.extras.train()
     modules = (model, learner.extras)
-    for module in modules:
-        clear_gradients(module)
+    buffers = [buffer for module in modules for buffer in clear_gradients(module)]
     counts = {part.task: len(part.examples) for part in step.parts}
     tasks = tuple(task for task in lesson.data if task in counts)
     signals = Signals(tasks, None, None, step.epoch, (learner.seed, learner.stage, step.index))
@@ -85,6 +84,8 @@ def take_step(learner: Learner, step: Step) -> StepResult:
     signals = Signals(tasks, values, None, step.epoch, signals.key)
     cosines = learner.gradients.finish(signals)
     learner.balancer.observe(signals)
+    for buffer in buffers:
+        buffer.drop_unused()
     for regulariser in lesson.regularisers:
         regulariser.adjust(model)
     norm = float(clip([parameter for module in modules for parameter in module.parameters()], learner.clipping))
@@ -101,12 +102,27 @@ def micro_seed(seed: int, stage: str, step: int, micro: int, rank: int = 0) -> i
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1
 
 
-def clear_gradients(model: nn.Module) -> None:
+@dataclass(frozen=True)
+class Buffer:
+    """A gradient of 0 that a parameter has before the backward, and its version then."""
+
+    parameter: nn.Parameter
+    gradient: Tensor
+    version: int
+
+    def drop_unused(self) -> None:
+        """Takes it from the parameter if nothing has been added to it since."""
+        if self.parameter.grad is self.gradient and self.gradient._version == self.version:
+            self.parameter.grad = None
+
+
+def clear_gradients(model: nn.Module) -> list[Buffer]:
     """Forgets all gradients, so that a parameter which the step does not use has none and is left alone.
 
     Embeddings with sparse gradients keep a dense buffer, set to zero: adding the few touched rows to it is cheaper than
-    a new dense gradient of the whole vocabulary in each step.
+    a new dense gradient of the whole vocabulary in each step. Returns these: they are to be dropped where unused.
     """
+    buffers: list[Buffer] = []
     for module in model.modules():
         sparse = isinstance(module, nn.Embedding) and module.sparse
         for parameter in module.parameters(recurse=False):
@@ -115,8 +131,10 @@ def clear_gradients(model: nn.Module) -> None:
                     parameter.grad = torch.zeros_like(parameter)
                 else:
                     parameter.grad.zero_()
+                buffers.append(Buffer(parameter, parameter.grad, parameter.grad._version))
             else:
                 parameter.grad = None
+    return buffers
 
 
 def _check_finite(learner: Learner, step: Step, losses: Mapping[str, float], norm: float = 0.0) -> None:

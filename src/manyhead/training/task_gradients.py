@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from manyhead.balancing.base import Balancer, Signals
+from manyhead.balancing.base import Balancer, Key, Signals
 from manyhead.model import MultiTaskModel
 from manyhead.schedules.base import Part
 from manyhead.training.clipping import Clipping
@@ -26,6 +26,8 @@ class TaskGradients:
     Rows come from one backward over all tasks, split by their tokens, where ``together`` allows it and the encoder's
     modules do; else from a forward and a backward for each task. Both give the same gradients, with other dropout
     masks. ``together`` has to be False where losses use shared parameters in another way than by running the model.
+
+    ``rows`` are those of the step; ``split`` is None where, as the first step finds, tasks run apart.
     """
 
     def __init__(self, balancer: Balancer, model: MultiTaskModel, clipping: Clipping, *, together: bool = True) -> None:
@@ -34,28 +36,28 @@ class TaskGradients:
         self.clipping = clipping
         self._together = together
         self._own: dict[str | None, list[nn.Parameter]] = {}
-        self._split: Split | None = None
-        self._rows = Rows()
-        self._running = False
+        self.split: Split | None = None
+        self.rows = Rows()
+        self._key: Key | None = None
 
     def add(self, forward: Forward, parts: Sequence[Part], signals: Signals) -> Mapping[str, Tensor]:
         """See `Gradients.add`."""
-        if not self._running:
+        if self._key != signals.key:
             self._look_at_model()
-            self._rows.start(signals.tasks)
-            self._running = True
-        if self._split is None or len(parts) == 1:
+            self.rows.start(signals.tasks)
+            self._key = signals.key
+        if self.split is None or len(parts) == 1:
             return self._separately(forward, parts)
-        with self._split.watching():
+        with self.split.watching():
             losses = forward(parts)
-            with self._split.into(self._rows):
+            with self.split.into(self.rows):
                 backward(losses, self.balancer.constants)
         return {task: loss.detach() for task, loss in losses.items()}
 
     def finish(self, signals: Signals) -> Tensor:
         """See `Gradients.finish`. A gradient that is 0 has cosines of 0."""
-        self._running = False
-        gramian = self._rows.gramian()
+        self._key = None
+        gramian = self.rows.gramian()
         weights = torch.ones(len(signals.tasks), dtype=torch.float64)
         if bool(gramian.isfinite().all()):  # a step that is not finite is refused by its norm
             factors = self._clipped(gramian, signals.tasks)
@@ -63,7 +65,7 @@ class TaskGradients:
             weights = self.balancer.weights(replace(signals, gramian=gramian)).double()
             self._scale_own(signals.tasks, weights * factors if self.balancer.weighs_heads else factors)
             weights = weights * factors
-        self._rows.combine(weights)
+        self.rows.combine(weights)
         lengths = gramian.diagonal().sqrt()
         return (gramian / lengths / lengths[:, None]).nan_to_num(0.0, 0.0, 0.0).clamp(-1.0, 1.0)
 
@@ -75,7 +77,7 @@ class TaskGradients:
         for name, parameter in trained:
             self._own.setdefault(self.model.task_of(name), []).append(parameter)
         if self._together:
-            self._split = split_of(self.model, set(self._own.get(None, ())))
+            self.split = split_of(self.model, frozenset(self._own.get(None, ())))
 
     def _separately(self, forward: Forward, parts: Sequence[Part]) -> dict[str, Tensor]:
         """A forward and a backward for each part."""
@@ -90,7 +92,7 @@ class TaskGradients:
             seen[part.task] = losses[part.task].detach()
             for parameter in shared:
                 if parameter.grad is not None:
-                    self._rows.add(parameter, part.task, parameter.grad)
+                    self.rows.add(parameter, part.task, parameter.grad)
         for parameter, gradient in zip(shared, kept, strict=True):
             parameter.grad = gradient
         return seen
@@ -105,9 +107,8 @@ class TaskGradients:
 
     def _scale_own(self, tasks: Sequence[str], factors: Tensor) -> None:
         for task, factor in zip(tasks, factors.tolist(), strict=True):
-            gradients = self._own_gradients(task)
-            if gradients and factor != 1.0:
-                torch._foreach_mul_(gradients, factor)
+            for gradient in self._own_gradients(task) if factor != 1.0 else ():
+                gradient.mul_(factor)
 
     def _own_gradients(self, task: str) -> list[Tensor]:
         return [each.grad for each in self._own.get(task, ()) if each.grad is not None]

@@ -59,6 +59,7 @@ def _idle(at: Keys, task: Task) -> Iterator[Fault]:
     for key, given in (("class_weights", task.class_weights is not None), ("label_smoothing", task.label_smoothing)):
         if given:
             yield Fault((*at, key), f"'{task.loss.kind}' has no use for it", do="remove it", reads=(loss,))
-    if task.head.kind == "cosine" and getattr(task.head, "dropout", 0.0):
-        problem, do = f"'{task.loss.kind}' learns from the vectors before the head", "remove it"
-        yield Fault((*at, "head", "dropout"), problem, do=do, reads=(loss, head))
+    for key in ("dropout", "mlp"):
+        if task.head.kind == "cosine" and getattr(task.head, key, None):
+            problem, do = f"'{task.loss.kind}' learns from the vectors before the head", "remove it"
+            yield Fault((*at, "head", key), problem, do=do, reads=(loss, head))
