@@ -22,6 +22,8 @@ from manyhead.encoder.sandwich import add_sandwich_norm
 from manyhead.encoder.seeding import seed_part
 from manyhead.encoder.trunk import Trunk
 from manyhead.errors import CheckpointError, Problem, RecipeError
+from manyhead.heads import RelatedHead
+from manyhead.heads.related import Related
 from manyhead.objectives import TargetSpec
 from manyhead.objectives.base import Objective
 from manyhead.packed import PackedBatch, Passed
@@ -214,6 +216,12 @@ def _assemble(recipe: Recipe, tables: Tables, encoder: PackedEncoder, pooler: Ma
             problems.append(Problem(str(error), key=f"tasks.{name}.head"))
     if problems:
         raise RecipeError(problems)
+    for name, task in recipe.tasks.items():
+        if isinstance(task.head, RelatedHead):
+            other = recipe.tasks[task.head.to]
+            seed_part(recipe.seed, "heads", name)
+            related = cast("Related", heads[name])
+            related.relate(heads[task.head.to], build_objective(other, tables), len(other.label_names))
     return MultiTaskModel(trunk, heads, thresholds)
 
 

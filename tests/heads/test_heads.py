@@ -7,7 +7,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from manyhead.heads import BlendHead, CosineHead, HiddenHead, LinearHead, MlpHead, blend, cosine, hidden, linear, mlp
+from manyhead.heads import (
+    BlendHead,
+    CosineHead,
+    HiddenHead,
+    LinearHead,
+    MlpHead,
+    RelatedHead,
+    blend,
+    cosine,
+    hidden,
+    linear,
+    mlp,
+    related,
+)
+from manyhead.objectives import CrossEntropy, TargetSpec, cross_entropy
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -124,3 +138,19 @@ def test_head_dropout_acts_in_training_only() -> None:
     assert torch.equal(head(vectors), head(vectors))
     head.train()
     assert not torch.equal(head(vectors), head(vectors))
+
+
+def test_a_related_head_maps_the_other_tasks_probabilities_and_leaves_its_head_alone() -> None:
+    objective = cross_entropy.build(CrossEntropy(), TargetSpec(labels=("a", "b", "c")))
+    other = linear.build(LinearHead(dropout=0.0), 6, 3, siamese=False)
+    head = related.build(RelatedHead(to="other"), 6, 2, siamese=False)
+    assert isinstance(head, related.Related)
+    head.relate(other, objective, 3)
+    assert {name for name, _ in head.named_parameters()} == {"map.weight", "map.bias"}
+    vectors = random(4, 1, 6).requires_grad_()
+    found = head(vectors)
+    torch.testing.assert_close(found, other(vectors).softmax(1) @ head.map.weight.T + head.map.bias)
+    found.square().sum().backward()
+    assert vectors.grad is not None
+    assert bool(vectors.grad.abs().sum() > 0)
+    assert all(parameter.grad is None for parameter in other.parameters())

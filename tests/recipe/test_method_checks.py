@@ -115,6 +115,29 @@ def test_pretraining_has_no_use_for_gradients_of_tasks(kind: str) -> None:
     load_recipe("cs224n", overrides={"stages.0.pretraining": "mlm", "stages.0.balancing": "gls"})
 
 
+def test_masked_words_are_guessed_by_one_encoder() -> None:
+    (line,) = refused(**{"stages.0.pretraining": "mlm", "encoder.experts": "copies"})
+    assert "stages.0.pretraining: 'mlm' needs one encoder for all tasks" in line
+    load_recipe("cs224n", overrides={"stages.0.pretraining": "simcse", "encoder.experts": "copies"})
+
+
+def student_of(teacher: str) -> dict[str, Any]:
+    return {"distillation": {"teachers": [teacher]}}
+
+
+def test_a_stage_that_pretrains_teaches_what_was_learned_before() -> None:
+    given = stages({"tasks": ["sts"]}, {"pretraining": "mlm"}, {"tasks": ["para"], "pretraining": "mlm"})
+    recipe = load_recipe("cs224n", overrides=given).recipe
+    assert [recipe.learned_tasks(stage) for stage in recipe.stages] == [["sts"]] * 3
+
+
+def test_two_passes_of_a_piece_have_no_piece_before() -> None:
+    siamese = {"tasks.para.pairing": "siamese", "tasks.para.auxiliary": ["cosine_triplet"]}
+    (line,) = refused(**siamese, **{"stages.0.regularisers": ["r_drop"]})
+    assert "stages.0.regularisers.0: 'para' has cosine_triplet, which needs the piece before" in line
+    load_recipe("cs224n", overrides={**siamese, "stages.0.regularisers": [{"kind": "r_drop", "tasks": ["sst"]}]})
+
+
 def test_teachers_are_earlier_stages_that_know_a_task() -> None:
     student = {"distillation": {"teachers": ["s0"]}}
     load_recipe("cs224n", overrides=stages(STAGE, {**student, "start": "encoder"}))
@@ -125,6 +148,8 @@ def test_teachers_are_earlier_stages_that_know_a_task() -> None:
     for first in (STAGE, {**STAGE, "pretraining": "mlm", "tasks": None}):
         (line,) = refused(**stages(first, {**student, "tasks": ["sts"]}))
         assert "the stage 's0' has learned none of sts" in line
+    lines = refused(**stages({"tasks": ["sts"]}, {"tasks": ["para"]}, {"tasks": ["sts"], **student_of("s1")}))
+    assert "the stage 's1' has learned none of sts" in lines[0]
     pretrained_later = ({"tasks": ["sts"]}, {"pretraining": "mlm"}, {"distillation": {"teachers": ["s1"]}})
     load_recipe("cs224n", overrides=stages(*pretrained_later))
     fresh = ({"tasks": ["sts"]}, {"pretraining": "mlm", "start": "encoder"}, {"distillation": {"teachers": ["s1"]}})
@@ -146,3 +171,19 @@ def test_overall_is_of_the_tasks_that_a_stage_trains() -> None:
     assert "stages.0.select_by: 'overall' is no score where a task's metric is mse" in line
     load_recipe("cs224n", overrides={**changes, "stages.0.tasks": ["sst"]})
     assert "which has no bounds" in refused(**changes, **{"stages.0.tasks": ["sts"]})[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks.sst.head": {"kind": "related", "to": "ssst"}}, "tasks.sst.head.to: there is no task 'ssst'"),
+        ({"tasks.sst.head": {"kind": "related", "to": "sts"}}, "tasks.sst.head.to: 'sts' has no classes"),
+        ({"tasks.sst.head": {"kind": "related", "to": "sst"}}, "'sst' has a related head itself"),
+        (
+            {"tasks.sst.head": {"kind": "related", "to": "para"}, "tasks.para.pairing": "siamese"},
+            "'para' reads other vectors: 2 an example; expected a task with 1",
+        ),
+    ],
+)
+def test_a_related_head_wants_a_task_whose_classes_it_can_read(changes: dict[str, Any], message: str) -> None:
+    assert any(message in line for line in refused(**changes))

@@ -28,7 +28,11 @@ def load(loss: str, head: dict[str, Any] | str, *, score: bool = False, pairing:
 @pytest.mark.parametrize("loss", ["bce", "mnr", "cosine_embedding", "cosine_triplet"])
 def test_a_cosine_is_a_logit_or_what_vector_losses_pull_at(loss: str) -> None:
     load(loss, COSINE)
-    load(loss, {**COSINE, "mlp": 64})
+
+
+def test_an_mlp_before_the_cosine_learns_from_the_cosine() -> None:
+    load("bce", {**COSINE, "mlp": 64})
+    load("cosine_mse", {**COSINE, "mlp": 64}, score=True)
 
 
 def test_scores_are_blended_or_a_cosine_scaled() -> None:

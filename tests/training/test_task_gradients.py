@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torchjd import autojac
+from transformers import AutoConfig
 
 from manyhead.balancing.base import Balancer, Signals
 from manyhead.balancing.pcgrad import pcgrad_weights
 from manyhead.build import new_model, plan_stages, read_parts
 from manyhead.encoder.packed_encoder import PackedEncoder
 from manyhead.errors import DivergedError
-from manyhead.model import MultiTaskModel
+from manyhead.model import MultiTaskModel, build_model
 from manyhead.recipe.load import load_recipe
 from manyhead.schedules.base import Part, Step
 from manyhead.schedules.draws import permutations
@@ -150,6 +151,21 @@ def test_rows_are_the_tasks_own_gradients(encoder: Path, kind: str, together: bo
     found = rows_of(learner, step)
     assert (task_gradients(learner).split is not None) == together
     assert_rows(found, expected_rows(learner, step))
+
+
+@pytest.mark.parametrize("family", ["roberta", "electra", "distilbert", "albert", "modernbert", "mpnet"])
+def test_every_family_that_runs_packed_is_split(encoder: Path, family: str) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    kept = {"embedding_size": 8} if family in ("electra", "albert") else {}
+    if family == "distilbert":
+        sizes = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24}
+    tokens = {f"{name}_token_id": number for number, name in enumerate(("pad", "bos", "eos", "cls", "sep"), start=1)}
+    config = AutoConfig.for_model(family, vocab_size=99, max_position_embeddings=64, **sizes, **kept, **tokens)
+    loaded = load_recipe(tiny_recipe(encoder))
+    model = build_model(loaded.recipe, loaded.tables, config, None)
+    split = split_of(model, frozenset(shared(model).values()))
+    assert isinstance(model.encoder, PackedEncoder)
+    assert model.encoder.packed == (split is not None) == (family != "mpnet")
 
 
 @pytest.mark.parametrize("together", [True, False])

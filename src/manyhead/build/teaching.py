@@ -30,7 +30,7 @@ def teach(parts: Parts, plan: StagePlan, stages: Mapping[str, Path]) -> None:
         if teacher in stages:
             load_weights(lesson.model, stages[teacher])
             trained = next(stage for stage in parts.recipe.stages if stage.name == teacher)
-            for name in set(parts.recipe.trained_tasks(trained)) & found.keys():
+            for name in found.keys() & parts.recipe.learned_tasks(trained):
                 objective = build_objective(parts.recipe.tasks[name], parts.tables)
                 store = lesson.data[name].tokens.take(plan.rows[name])
                 found[name].append(predict_store(lesson.model, name, store, objective, segment_ids=lesson.segment_ids))

@@ -64,12 +64,20 @@ class BlendHead(Options):
     dropout: float = Field(default=0.3, ge=0, lt=1, description="Dropout of f's features.")
 
 
+class RelatedHead(Options):
+    """A dense layer on the class probabilities that another task's head gives the same text (S2's later work)."""
+
+    kind: Literal["related"] = "related"
+    to: str = Field(description="The other task: a classification that reads as many texts, as this one does.")
+
+
 HEADS: dict[str, Entry] = {
     "linear": Entry(LinearHead, "manyhead.heads.linear:build"),
     "hidden": Entry(HiddenHead, "manyhead.heads.hidden:build"),
     "mlp": Entry(MlpHead, "manyhead.heads.mlp:build"),
     "cosine": Entry(CosineHead, "manyhead.heads.cosine:build"),
     "blend": Entry(BlendHead, "manyhead.heads.blend:build"),
+    "related": Entry(RelatedHead, "manyhead.heads.related:build"),
 }
 
 COSINE_LOSSES = ("cosine_mse", "mnr", "cosine_embedding", "cosine_triplet")

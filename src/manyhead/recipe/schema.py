@@ -412,6 +412,17 @@ class Recipe(Strict):
             if task.files.train is not None and (stage.tasks is None or name in stage.tasks)
         ]
 
+    def learned_tasks(self, stage: Stage) -> list[str]:
+        """Names of the tasks that ``stage`` can teach: those it trains or, if it pretrains, those learned before it."""
+        learned: list[str] = []
+        for each in self.stages:
+            learned = [] if each.start == "encoder" else learned
+            own = self.trained_tasks(each) if each.pretraining is None else []
+            if each.name == stage.name:
+                return own or learned
+            learned = [*dict.fromkeys([*learned, *own])]
+        return learned
+
     def with_changes(self, **changes: Any) -> Self:
         """A copy with top-level keys replaced by already valid values."""
         return self.model_copy(update=changes)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from manyhead.recipe.checks.shared import repeated
 from manyhead.recipe.checks.stages import stage_faults
-from manyhead.recipe.checks.tasks import task_faults
+from manyhead.recipe.checks.tasks import related_faults, task_faults
 from manyhead.recipe.faults import Fault
 from manyhead.recipe.schema import Recipe
 
@@ -13,6 +13,7 @@ def check(recipe: Recipe) -> Iterator[Fault]:
     """Yield every fault of a recipe whose keys are valid one by one."""
     for name, task in recipe.tasks.items():
         yield from task_faults(("tasks", name), task)
+        yield from related_faults(("tasks", name), task, recipe)
     yield from _trained(recipe)
     yield from repeated((("stages", str(place), "name"), stage.name) for place, stage in enumerate(recipe.stages))
     for place, stage in enumerate(recipe.stages):

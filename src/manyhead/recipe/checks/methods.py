@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 
 from manyhead.balancing import BalancingOptions
-from manyhead.pretraining import PairSimCSE, SimCSE
+from manyhead.encoder import CopiesExperts
+from manyhead.pretraining import MaskedLanguageModel, PairSimCSE, SimCSE
 from manyhead.recipe.checks.shared import repeated
 from manyhead.recipe.faults import Fault, choice
 from manyhead.recipe.keys import Keys
-from manyhead.recipe.schema import Recipe, Stage
+from manyhead.recipe.schema import Recipe, Stage, Task
 from manyhead.regularisers import RDrop, TaskRegulariser
 from manyhead.schedules import ScheduleOptions
 
@@ -66,6 +67,9 @@ def _pretraining(at: Keys, stage: Stage, recipe: Recipe) -> Iterator[Fault]:
     if stage.early_stopping is not None:
         problem = f"dev is not scored while '{pretraining.kind}' learns, since no head is trained"
         yield Fault((*at, "early_stopping"), problem, do="remove it, or set max_steps", reads=(key,))
+    if isinstance(pretraining, MaskedLanguageModel) and isinstance(recipe.encoder.experts, CopiesExperts):
+        problem, do = "'mlm' needs one encoder for all tasks, and copies are one for each", "use other experts"
+        yield Fault(key, problem, do=do, reads=(("encoder", "experts"),))
     yield from _contrasts(key, stage, recipe)
 
 
@@ -101,6 +105,12 @@ def _regularisers(at: Keys, stage: Stage, recipe: Recipe) -> Iterator[Fault]:
             reads = (("encoder",), *(("tasks", name, "head") for name in tasks))
             key = (*at, "regularisers", str(place), "kind")
             yield Fault(key, problem, do="set encoder.dropout above 0", reads=reads)
+        for name in tasks or ():
+            if name in recipe.tasks and "cosine_triplet" in _losses(recipe.tasks[name]):
+                problem = f"'{name}' has cosine_triplet, which needs the piece before, and r_drop runs each piece twice"
+                reads = (("tasks", name, "loss"), ("tasks", name, "auxiliary"))
+                key = (*at, "regularisers", str(place), "kind")
+                yield Fault(key, problem, do=f"leave {name} out of its tasks", reads=reads)
 
 
 def _freeze(at: Keys, stage: Stage) -> Iterator[Fault]:
@@ -136,17 +146,15 @@ def _teachers(at: Keys, stage: Stage, recipe: Recipe) -> Iterator[Fault]:
 
 
 def _untaught(key: Keys, teacher: Stage, stage: Stage, recipe: Recipe) -> Iterator[Fault]:
-    """Whether a stage knows any task of the one that it is to teach."""
-    known: set[str] = set()
-    for each in recipe.stages:
-        known = set() if each.start == "encoder" else known
-        known |= set(recipe.trained_tasks(each)) if each.pretraining is None else set()
-        if each is teacher:
-            break
+    """Whether a stage has learned any task of the one that it is to teach."""
     trained = recipe.trained_tasks(stage)
-    if not known & set(trained):
+    if not set(recipe.learned_tasks(teacher)) & set(trained):
         problem = f"the stage '{teacher.name}' has learned none of {', '.join(trained)}"
         yield Fault(key, problem, "a stage that trained a task of this one", reads=(("stages",),))
+
+
+def _losses(task: Task) -> set[str]:
+    return {task.loss.kind, *(each.kind for each in task.auxiliary)}
 
 
 def _drops(recipe: Recipe, tasks: Sequence[str]) -> bool:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator
 
-from manyhead.heads import COSINE_LOSSES, HEADS, PAIR_HEADS
+from manyhead.heads import COSINE_LOSSES, HEADS, PAIR_HEADS, RelatedHead
 from manyhead.objectives import CLASSIFICATION, REGRESSION
 from manyhead.recipe.checks.losses import loss_faults
-from manyhead.recipe.checks.shared import fits, repeated
+from manyhead.recipe.checks.shared import fits, is_task, repeated
 from manyhead.recipe.faults import Fault, choice
 from manyhead.recipe.keys import Keys, key_text
-from manyhead.recipe.schema import Task, cell_text
+from manyhead.recipe.schema import Recipe, Task, cell_text
 
 Check = Callable[[Keys, Task], Iterator[Fault]]
 
@@ -113,6 +113,26 @@ def _cosine(at: Keys, task: Task) -> Iterator[Fault]:
         expected = "a range whose lowest is at least 0, such as [0, 5]: the cosine times the highest is the score"
         problem = "is missing, and cosine_mse needs it" if task.range is None else f"begins below 0, at {task.range[0]}"
         yield Fault((*at, "range"), problem, expected, reads=(loss, (*at, "kind")))
+
+
+def related_faults(at: Keys, task: Task, recipe: Recipe) -> Iterator[Fault]:
+    """Yield what keeps the related head of the task at ``at`` from reading the task that it names."""
+    if not isinstance(task.head, RelatedHead):
+        return
+    key = (*at, "head", "to")
+    known = yield from is_task(key, task.head.to, recipe)
+    if not known:
+        return
+    other, there = recipe.tasks[task.head.to], ("tasks", task.head.to)
+    if isinstance(other.head, RelatedHead):
+        problem = f"'{task.head.to}' has a related head itself"
+        yield Fault(key, problem, "a task with another head", reads=((*there, "head"),))
+    if other.kind != "classification":
+        yield Fault(key, f"'{task.head.to}' has no classes", "a classification", reads=((*there, "kind"),))
+    if other.sequences_per_example != task.sequences_per_example:
+        problem = f"'{task.head.to}' reads other vectors: {other.sequences_per_example} an example"
+        expected = f"a task with {task.sequences_per_example}"
+        yield Fault(key, problem, expected, reads=((*there, "pairing"), (*at, "pairing")))
 
 
 def _metric(at: Keys, task: Task) -> Iterator[Fault]:
