@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from manyhead.encoder.copied_encoder import CopiedEncoder
-from manyhead.encoder.load import build_encoder, empty_encoder
+from manyhead.encoder.load import build_encoder, check_limits, empty_encoder
 from manyhead.encoder.packed_encoder import PackedEncoder, TokenStates
 from manyhead.encoder.per_task import PerTask, task_in, task_key
 from manyhead.encoder.sandwich import add_sandwich_norm
@@ -152,7 +152,11 @@ def build_model(recipe: Recipe, tables: Tables, config: PretrainedConfig, weight
 
 
 def empty_model(recipe: Recipe, tables: Tables, config: PretrainedConfig) -> MultiTaskModel:
-    """The recipe's model without any values, for the names and shapes of its parameters; it cannot run."""
+    """The recipe's model without any values, for the names and shapes of its parameters; it cannot run.
+
+    Raises `UsageError` and `RecipeError` where encoder and recipe do not fit.
+    """
+    check_limits(config, layer=recipe.encoder.layer, max_tokens=recipe.encoder.max_tokens)
     with torch.device("meta"):
         encoder = PackedEncoder(empty_encoder(config), layer=recipe.encoder.layer)
         return _assemble(recipe, tables, encoder, {})

@@ -160,7 +160,6 @@ def test_pieces_of_a_step_add_up_to_its_mean(objective: Objective, width: int, c
         reduce_losses(objective.losses(piece_of(*part)), 8)
         for part in zip(outputs.split(cuts), targets.split(cuts), strict=True)
     ]
-    assert not objective.in_batch
     torch.testing.assert_close(torch.stack(pieces).sum(), objective.losses(piece_of(outputs, targets)).mean())
 
 

@@ -111,7 +111,7 @@ def test_pairs_of_like_meaning_need_a_range_or_two_classes() -> None:
 @pytest.mark.parametrize("kind", ["pcgrad", "upgrad", "gradnorm"])
 def test_pretraining_has_no_use_for_gradients_of_tasks(kind: str) -> None:
     (line,) = refused(**{"stages.0.pretraining": "mlm", "stages.0.balancing": kind})
-    assert f"'{kind}' weighs the tasks' gradients, and 'mlm' learns no task; write sum" in line
+    assert f"'{kind}' balances the tasks, and 'mlm' learns no task; expected sum or weighted; write sum" in line
     load_recipe("cs224n", overrides={"stages.0.pretraining": "mlm", "stages.0.balancing": "gls"})
 
 
@@ -187,3 +187,34 @@ def test_overall_is_of_the_tasks_that_a_stage_trains() -> None:
 )
 def test_a_related_head_wants_a_task_whose_classes_it_can_read(changes: dict[str, Any], message: str) -> None:
     assert any(message in line for line in refused(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stages.0.clip_by": "task"}, "stages.0.clip_by: 'mlm' learns no task whose gradient could be clipped"),
+        ({"stages.0.select_by": "sst.accuracy"}, "stages.0.select_by: dev is not scored while 'mlm' learns"),
+        ({"stages.0.balancing": "gls"}, "stages.0.balancing: 'gls' balances the tasks, and 'mlm' learns no task"),
+        ({"stages.0.balancing": "uncertainty"}, "'uncertainty' balances the tasks, and 'mlm' learns no task"),
+    ],
+)
+def test_what_is_about_tasks_has_no_place_in_pretraining(changes: dict[str, Any], message: str) -> None:
+    lines = refused(**{"stages.0.pretraining": "mlm", **changes})
+    assert any(message in line for line in lines), lines
+
+
+def test_r_drop_wants_dropout_for_each_of_its_tasks() -> None:
+    changes = {"encoder.dropout": 0.0, "tasks.sst.head.dropout": 0.0, "stages.0.regularisers": ["r_drop"]}
+    (line,) = refused(**changes)
+    assert "both passes of a text of sst are the same" in line
+
+
+def test_a_regulariser_of_no_task_is_refused() -> None:
+    (line,) = refused(**{"stages.0.regularisers": [{"kind": "smart", "tasks": []}]})
+    assert "stages.0.regularisers.0.tasks" in line
+
+
+@pytest.mark.parametrize("kind", ["low_rank", "pal_parallel"])
+def test_experts_in_layers_that_are_not_used_are_refused(kind: str) -> None:
+    (line,) = refused(**{"encoder.layer": 0, "encoder.experts": kind})
+    assert "layer 0 lies below them" in line

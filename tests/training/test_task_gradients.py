@@ -316,14 +316,16 @@ def updated(learner: Learner, step: Step) -> dict[str, Tensor | None]:
 
 
 class Fixed(Balancer):
-    """Gives the weights it was given."""
+    """Gives the weights it was given, and remembers what it saw."""
 
     def __init__(self, weights: Mapping[str, float], *, heads: bool = True) -> None:
         super().__init__()
         self.given = dict(weights)
         self.weighs_heads = heads
+        self.seen: Signals | None = None
 
     def weights(self, signals: Signals) -> Tensor:
+        self.seen = signals
         return torch.tensor([self.given[task] for task in signals.tasks])
 
 
@@ -412,10 +414,12 @@ def test_a_gradient_of_length_0_has_cosines_of_0_and_changes_nothing(encoder: Pa
 def test_each_tasks_whole_gradient_is_clipped(encoder: Path, always: bool) -> None:
     """Rows and the task's own parameters together, before the tasks are added up."""
     norm = 2.5
-    learner = learner_of(encoder, clip_by="task", clip_norm=norm, clip_always=always)
+    balancer = Fixed(dict.fromkeys(TASKS, 1.0))
+    learner = with_balancer(learner_of(encoder, clip_norm=None), balancer, Clipping(norm, always), together=True)
     step = step_of(learner)
     expected: dict[str, Tensor] = {}
     scales: list[float] = []
+    squares: list[float] = []
     for part in step.parts:
         alone = learner_of(encoder, clip_norm=None)
         gradients = {name: each for name, each in updated(alone, Step(0, 0, (part,))).items() if each is not None}
@@ -423,11 +427,16 @@ def test_each_tasks_whole_gradient_is_clipped(encoder: Path, always: bool) -> No
         scales.append(norm / length if always else min(1.0, norm / length))
         for name, gradient in gradients.items():
             expected[name] = expected.get(name, 0) + gradient * scales[-1]
+        kept = [gradients[name] * scales[-1] for name in shared(alone.lesson.model) if name in gradients]
+        squares.append(sum(float(each.double().square().sum()) for each in kept))
     assert any(scale < 0.95 for scale in scales)
     assert any(scale > 1.05 if always else scale == 1.0 for scale in scales)
     found = updated(learner, step)
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
+    assert balancer.seen is not None
+    assert balancer.seen.gramian is not None
+    assert balancer.seen.gramian.diagonal().tolist() == pytest.approx(squares, rel=1e-4)
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run_before_the_update(encoder: Path) -> None:

@@ -144,7 +144,11 @@ def _plan(parts: Parts, model: MultiTaskModel, index: int, stage: Stage) -> Stag
     )
     rate = builder(tables, "rates", stage.rate)(stage.rate, total, schedule.epoch_steps)
     rows = {name: stream.rows for name, stream in streams.items()}
-    return StagePlan(stage, learner, schedule, rate, total, trainable, rows)
+    fitted = {
+        name: (each, rows[name] if name in rows else np.arange(each.n_examples))
+        for name, each in parts.split("train").items()
+    }
+    return StagePlan(stage, learner, schedule, rate, total, trainable, rows, fitted)
 
 
 def _gradients(stage: Stage, model: MultiTaskModel, balancer: Balancer) -> Gradients:

@@ -20,7 +20,8 @@ def check_teachers(recipe: Recipe) -> list[Problem]:
                 stored = load_stored_recipe(model_in(teacher_folder(teacher)) / RECIPE, plugins=recipe.plugins).recipe
             except (ManyheadError, OSError) as error:
                 expected = "the name of an earlier stage, or a run or model of ours"
-                problems.append(Problem(f"'{teacher}' is no teacher: {error}", key=key, expected=expected))
+                reason = str(error).partition(";")[0]  # what it says to do is about encoders
+                problems.append(Problem(f"'{teacher}' is no teacher: {reason}", key=key, expected=expected))
                 continue
             names = recipe.trained_tasks(stage)
             for name in names:

@@ -61,7 +61,7 @@ def build_encoder(
     Returns the encoder, and the pooler's weights where the checkpoint brings them: the encoder itself runs none.
     Raises `UsageError` where ``max_tokens`` or ``layer`` do not fit, or where weights are missing.
     """
-    _check_limits(config, layer=layer, max_tokens=max_tokens)
+    check_limits(config, layer=layer, max_tokens=max_tokens)
     with _quiet_transformers():
         if weights is None:
             model = AutoModel.from_config(config, attn_implementation="eager", dtype=torch.float32)
@@ -137,7 +137,8 @@ def _take_pooler(model: PreTrainedModel, missing: list[str]) -> dict[str, torch.
     return {f"dense.{name.rpartition('.')[2]}": tensor.detach() for name, tensor in pooler.state_dict().items()}
 
 
-def _check_limits(config: PretrainedConfig, *, layer: int, max_tokens: int) -> None:
+def check_limits(config: PretrainedConfig, *, layer: int, max_tokens: int) -> None:
+    """Raises `UsageError` where the encoder has no such layer, or fewer positions than ``max_tokens``."""
     values: Any = config
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None:

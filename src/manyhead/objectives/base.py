@@ -36,11 +36,9 @@ class Objective(Protocol):
 
     outputs: int
     """Outputs O that the head must give."""
-    in_batch: bool
-    """Whether an example's loss depends on the others of its piece."""
 
     def losses(self, piece: Piece) -> Tensor:
-        """Losses (E,), one an example. One that is in-batch scales them so that their mean is the loss of the piece."""
+        """Losses (E,), one an example. Where they depend on the others of the piece, their mean is the piece's loss."""
         ...
 
     def log_probabilities(self, outputs: Tensor) -> Tensor | None:

@@ -16,7 +16,6 @@ class LogitCrossEntropy:
     """
 
     outputs = 1
-    in_batch = False
 
     def __init__(self, target: TargetSpec, *, fits_threshold: bool) -> None:
         self.fits_threshold = fits_threshold

@@ -12,8 +12,6 @@ from manyhead.objectives.cosines import CosineClasses, pair_vectors
 class CosineEmbeddingError(CosineClasses):
     """1 - cos(u, v) for positive pairs, max(0, cos(u, v) - margin) for negative ones (S4)."""
 
-    in_batch = False
-
     def __init__(self, margin: float) -> None:
         self.margin = margin
 

@@ -11,7 +11,6 @@ class CosineSquaredError:
     """(y - top * cos(u, v))^2 without a clamp; ``top`` is the upper end of the task's range (5 in S1 and S2)."""
 
     outputs = 1
-    in_batch = False
 
     def __init__(self, top: float) -> None:
         self.top = top

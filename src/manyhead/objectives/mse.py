@@ -14,7 +14,6 @@ class SquaredError:
     """
 
     outputs = 1
-    in_batch = False
 
     def __init__(self, gamma: float = 1.0) -> None:
         self.gamma = gamma

@@ -17,8 +17,6 @@ class ScoreSoftmaxCrossEntropy:
     hard one is the nearest number, halves going up. Scores beyond the range count as its ends.
     """
 
-    in_batch = False
-
     def __init__(self, lowest: int, highest: int, targets: Literal["soft", "hard"]) -> None:
         self.lowest = lowest
         self.outputs = highest - lowest + 1

@@ -14,7 +14,9 @@ from manyhead.recipe.schema import Entry, Options
 class TaskRegulariser(Options):
     """A regulariser of some tasks' predictions."""
 
-    tasks: list[str] | None = Field(default=None, description="Tasks it acts on; null: all that the stage trains.")
+    tasks: list[str] | None = Field(
+        default=None, min_length=1, description="Tasks it acts on; null: all that the stage trains."
+    )
 
 
 class Smart(TaskRegulariser):

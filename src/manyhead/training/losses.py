@@ -34,7 +34,8 @@ class TaskLosses:
 class Teaching:
     """What teachers predict for the training rows of tasks, and how much it counts.
 
-    ``predictions`` by task, of all training rows; those of a task without a teacher are missing.
+    ``predictions`` by task, of all training rows; those of a task without a teacher are missing. Where classes are cut
+    by a fitted threshold, a teacher's probabilities count from its own; the student's is fitted when it is scored.
     """
 
     weight: float

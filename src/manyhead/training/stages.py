@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from manyhead.data.task_data import TaskData
 from manyhead.errors import CheckpointError, DivergedError, StoppedError
 from manyhead.evaluation.evaluate import Evaluation
 from manyhead.evaluation.metrics import METRICS, overall
@@ -36,7 +37,8 @@ from manyhead.training.thresholds import fit_thresholds
 class StagePlan:
     """A stage, built: what learns, in which order, at which rate, for how long.
 
-    ``trainable`` names the model's parameters that train; ``rows`` are the training rows in use, by task.
+    ``trainable`` names the model's parameters that train; ``rows`` are the training rows in use, by task. ``fitted``
+    are the training rows of all tasks, of this stage or not, that a threshold may be fitted on.
     """
 
     options: Stage
@@ -46,6 +48,7 @@ class StagePlan:
     total_steps: int
     trainable: frozenset[str]
     rows: Mapping[str, Indices]
+    fitted: Mapping[str, tuple[TaskData, Indices]]
 
     @property
     def evaluate_every(self) -> int:
@@ -156,11 +159,11 @@ class StageRunner:
         progress = self.progress
         if progress.stage_step == 0:
             self._begin(plan)
+        self.observer.stage_started(_info(plan, progress.stage_step))
         if plan.options.distillation is not None:
             self._teach(plan)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in plan.trainable)
-        self.observer.stage_started(_info(plan, progress.stage_step))
         for record in steps(plan.learner, plan.schedule, plan.rate, start=progress.stage_step, stop=plan.total_steps):
             progress.add(record)
             self._log_step(plan, record)
@@ -215,7 +218,7 @@ class StageRunner:
         if plan.options.pretraining is not None:
             return True
         began = time.perf_counter()
-        fit_thresholds(plan.learner.lesson, plan.rows)
+        fit_thresholds(self.model, plan.fitted, segment_ids=plan.learner.lesson.segment_ids)
         evaluation = self.evaluate()
         if evaluation is None:
             return True

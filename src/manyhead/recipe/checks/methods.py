@@ -57,9 +57,15 @@ def _pretraining(at: Keys, stage: Stage, recipe: Recipe) -> Iterator[Fault]:
     if stage.distillation is not None:
         problem = f"there is nothing to teach while '{pretraining.kind}' learns from texts alone"
         yield Fault((*at, "distillation"), problem, do=do, reads=(key,))
-    if isinstance(stage.balancing, BalancingOptions) and stage.balancing.gradients:
-        problem = f"'{stage.balancing.kind}' weighs the tasks' gradients, and '{pretraining.kind}' learns no task"
-        yield Fault((*at, "balancing", "kind"), problem, do="write sum", reads=(key,))
+    if isinstance(stage.balancing, BalancingOptions) and stage.balancing.kind not in ("sum", "weighted"):
+        problem = f"'{stage.balancing.kind}' balances the tasks, and '{pretraining.kind}' learns no task"
+        yield Fault((*at, "balancing", "kind"), problem, "sum or weighted", "write sum", reads=(key,))
+    if stage.clip_by == "task":
+        problem = f"'{pretraining.kind}' learns no task whose gradient could be clipped"
+        yield Fault((*at, "clip_by"), problem, do="write clip_by: all", reads=(key,))
+    if stage.select_by != "overall":
+        problem = f"dev is not scored while '{pretraining.kind}' learns, since no head is trained"
+        yield Fault((*at, "select_by"), problem, do="remove it: the last weights are kept", reads=(key,))
     for place, regulariser in enumerate(stage.regularisers):
         if isinstance(regulariser, TaskRegulariser):
             problem = f"'{regulariser.kind}' acts on the tasks' outputs, and '{pretraining.kind}' learns no task"
@@ -99,13 +105,14 @@ def _contrasts(key: Keys, stage: Stage, recipe: Recipe) -> Iterator[Fault]:
 
 def _regularisers(at: Keys, stage: Stage, recipe: Recipe) -> Iterator[Fault]:
     for place, each in enumerate(stage.regularisers):
-        tasks = isinstance(each, RDrop) and (each.tasks or recipe.trained_tasks(stage))
-        if tasks and not _drops(recipe, tasks):
-            problem = "without dropout both passes of a text are the same"
-            reads = (("encoder",), *(("tasks", name, "head") for name in tasks))
+        tasks = (each.tasks or recipe.trained_tasks(stage)) if isinstance(each, RDrop) else []
+        same = [name for name in tasks if not _drops(recipe, [name])]
+        if same:
+            problem = f"without dropout both passes of a text of {', '.join(same)} are the same"
+            reads = (("encoder",), *(("tasks", name, "head") for name in same))
             key = (*at, "regularisers", str(place), "kind")
             yield Fault(key, problem, do="set encoder.dropout above 0", reads=reads)
-        for name in tasks or ():
+        for name in tasks:
             if name in recipe.tasks and "cosine_triplet" in _losses(recipe.tasks[name]):
                 problem = f"'{name}' has cosine_triplet, which needs the piece before, and r_drop runs each piece twice"
                 reads = (("tasks", name, "loss"), ("tasks", name, "auxiliary"))
