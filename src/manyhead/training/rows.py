@@ -80,7 +80,7 @@ class Rows:
     def combine(self, weights: Tensor) -> None:
         """Leaves the sum of the gradients, each task's times its weight (K,), in the parameters' ``grad``.
 
-        An embedding's ``grad`` that is there, all 0, is used. Parameters that no task touched are left alone.
+        A ``grad`` that is there, as embeddings keep one of zeros, is filled. What no task touched is left alone.
         """
         self._join()
         start = 0
@@ -92,7 +92,10 @@ class Rows:
             start += block.shape[1]
             torch.mv(block.t(), weights.to(block), out=total)
             for parameter, part in zip(parameters, total.split([each.numel() for each in parameters]), strict=True):
-                parameter.grad = part.view_as(parameter)
+                if parameter.grad is None:
+                    parameter.grad = part.view_as(parameter)
+                else:
+                    parameter.grad.copy_(part.view_as(parameter))
         for parameter in self._sparse:
             ids, block = self._compact(parameter)
             if parameter.grad is None:

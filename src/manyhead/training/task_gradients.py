@@ -102,7 +102,7 @@ class TaskGradients:
         squares = gramian.diagonal().clone()
         if self.clipping.norm is not None:
             for place, task in enumerate(tasks):
-                squares[place] += torch.nn.utils.get_total_norm(self._own_gradients(task)).double().cpu() ** 2
+                squares[place] += torch.nn.utils.get_total_norm(self._own_gradients(task)).cpu().double() ** 2
         return self.clipping.factor(squares.sqrt())
 
     def _scale_own(self, tasks: Sequence[str], factors: Tensor) -> None:
