@@ -44,8 +44,11 @@ test: lint ## lint, types and the quick tests
 test-all: lint ## the same, with the slow tests
 	$(BIN)/pytest -n $(JOBS) --slow
 
-bench: $(DEV_STAMP) ## measure the encoder on this machine
+bench: $(DEV_STAMP) ## measure the encoder, experts, gradient surgery and regularisers on this machine
 	$(BIN)/python benchmarks/encoder.py
+	$(BIN)/python benchmarks/experts.py
+	$(BIN)/python benchmarks/surgery.py
+	$(BIN)/python benchmarks/regularisers.py
 
 lint: $(DEV_STAMP) ## ruff and basedpyright
 	$(BIN)/ruff check
