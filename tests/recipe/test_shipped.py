@@ -33,7 +33,8 @@ def test_recipe_loads_and_is_described(name: str) -> None:
     assert shipped.study in (None, "s1", "s2", "s3", "s4")
     assert set(shipped.published) <= {*loaded.recipe.tasks, "overall", "overall_raw"}
     header = shipped.path.read_text("utf-8").split("\nmanyhead:")[0]
-    assert f"manyhead train {name} " in header or f"manyhead {name}\n" in header or name == "template"
+    verb = "study" if loaded.recipe.grid or loaded.recipe.search else "train"
+    assert f"manyhead {verb} {name} " in header or f"manyhead {name}\n" in header or name == "template"
     assert "Hardware: " in header or name == "template"
 
 
