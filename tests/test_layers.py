@@ -13,33 +13,6 @@ import pytest
 SRC = Path(__file__).parents[1] / "src"
 PACKAGE = "manyhead"
 
-# From the bottom up. A component, a module or a package with all its modules, may import its own layer and lower ones.
-# Of `recipe`, the schema lies at the bottom, because the families' options are written in it, and all else above them.
-LAYERS = (
-    ("errors", "recipe.schema", "packed", "perceptron", "hub", "files", "device"),
-    (
-        "encoder",
-        "heads",
-        "objectives",
-        "pretraining",
-        "regularisers",
-        "balancing",
-        "optimizers",
-        "rates",
-        "schedules",
-        "data",
-        "batching",
-    ),
-    ("recipe", "model"),
-    ("inference", "evaluation"),
-    ("training",),
-    ("report", "export", "trackers"),
-    ("build",),
-    ("studies",),
-    ("cli", "__main__"),
-)
-LAYER_OF = {component: layer for layer, components in enumerate(LAYERS) for component in components}
-
 FAMILIES = (
     "encoder",
     "heads",
@@ -51,6 +24,22 @@ FAMILIES = (
     "rates",
     "schedules",
 )
+
+# From the bottom up. A component, a module or a package with all its modules, may import its own layer and lower ones.
+# Of `recipe`, the schema lies at the bottom, because the families' options are written in it, and all else above them.
+LAYERS = (
+    ("errors", "recipe.schema", "packed", "perceptron", "hub", "files", "device"),
+    (*FAMILIES, "data", "batching"),
+    ("recipe", "model"),
+    ("inference", "evaluation"),
+    ("training",),
+    ("report", "export", "trackers"),
+    ("build",),
+    ("studies",),
+    ("cli", "__main__"),
+)
+LAYER_OF = {component: layer for layer, components in enumerate(LAYERS) for component in components}
+
 HEAVY = ("torch", "transformers", "sklearn", "scipy")
 NOT_FOR_INFERENCE = ("data.read", "data.check", "training")
 

@@ -1,4 +1,4 @@
-"""The model as a whole: passes, thresholds, projections, names, seeds and counts."""
+"""The model as a whole: passes, thresholds, projections, names and seeds."""
 
 from pathlib import Path
 from typing import Any
@@ -6,12 +6,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertModel
 
 from manyhead.encoder import DenseProjection, MlpProjection, projections
 from manyhead.encoder.load import read_config
-from manyhead.model import build_model, load_weights, parameter_counts, save_weights
-from manyhead.recipe.load import LoadedRecipe, load_recipe
+from manyhead.model import build_model, load_weights, save_weights
+from manyhead.recipe.load import load_recipe
 from mixed import LENGTHS, mixed_batch, tiny_loaded, tiny_model
 from tiny import tiny_encoder, tiny_recipe
 
@@ -111,89 +110,6 @@ def test_every_parameter_tells_its_task(encoder: Path) -> None:
         expected = rest.partition(".")[0].removeprefix("task_") if part in ("experts", "heads") else None
         assert model.task_of(name) == expected
     assert {model.task_of(name) for name in names} == {None, *LENGTHS}
-
-
-# Counts without weights.
-
-
-def loaded_with(**options: Any) -> LoadedRecipe:
-    recipe = tiny_recipe(Path("nowhere"))
-    recipe["encoder"] |= options
-    for task in recipe["tasks"].values():
-        task |= {"head": "cosine", "loss": "bce", "labels": ["no", "yes"], "kind": "classification"}
-        task |= {"text": ["one", "two"], "target": "label", "pairing": "siamese"}
-        task.pop("range", None)
-    return load_recipe(recipe)
-
-
-def counts(**options: Any) -> dict[str, Any]:
-    loaded = loaded_with(**options)
-    return {**parameter_counts(loaded.recipe, loaded.tables, BertConfig())}
-
-
-def test_bert_base_has_its_published_number_of_parameters() -> None:
-    with torch.device("meta"):
-        published = sum(parameter.numel() for parameter in BertModel(BertConfig()).parameters())
-    assert published == 109_482_240
-    none = dict.fromkeys(LENGTHS, 0)
-    assert counts(pooling="pooler") == {
-        "total": published,
-        "trainable": published,
-        "per_task": none,
-        "shared": published,
-    }
-    assert counts(pooling="cls")["total"] == published - 768 * 769
-
-
-def test_low_rank_experts_of_bert_base_have_their_published_number() -> None:
-    found = counts(pooling="pooler", experts={"kind": "low_rank", "rank": 256})
-    assert found["trainable"] == 84_934_656 + 768 * 769  # the pooler trains too
-    assert found["per_task"] == dict.fromkeys(LENGTHS, 28_311_552)
-    assert counts(experts="low_rank")["trainable"] == sum(found["per_task"].values()) == 84_934_656
-    assert counts(experts={"kind": "low_rank", "freeze": False})["trainable"] == 84_934_656 + 108_891_648
-
-
-def test_copies_of_bert_base_are_three_of_it() -> None:
-    found = counts(pooling="pooler", experts="copies")
-    assert found["total"] == found["trainable"] == 328_446_720
-    assert found["shared"] == 0
-
-
-def test_pals_of_bert_base() -> None:
-    """D = 768, d = 204: down and up once a task, in parallel q, k and v in each of 12 layers, on top in one."""
-    down_up, qkv = 2 * 768 * 204 + 204 + 768, 3 * (204 * 204 + 204)
-    assert counts(experts="pal_parallel")["per_task"]["reviews"] == down_up + 12 * qkv
-    assert counts(experts="pal_top")["per_task"]["reviews"] == down_up + qkv
-    closed = qkv + 204 * 204 + 204 + 2 * 204
-    assert counts(experts={"kind": "pal_top", "variant": "stickland"})["per_task"]["reviews"] == down_up + 6 * closed
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"pooling": "conv", "projections": ["mlp"], "sandwich_norm": True},
-        {"experts": {"kind": "low_rank", "rank": 3}},
-        {"experts": "copies", "projections": ["dense"]},
-        {"experts": "pal_top"},
-    ],
-)
-def test_counts_are_those_of_the_model_that_is_built(encoder: Path, options: dict[str, Any]) -> None:
-    loaded = tiny_loaded(encoder, **options)
-    config = read_config(encoder, dropout=0.1, attention_dropout=None)
-    found = parameter_counts(loaded.recipe, loaded.tables, config)
-    model = tiny_model(encoder, **options)
-    assert found["total"] == sum(parameter.numel() for parameter in model.parameters())
-    assert found["trainable"] == sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    assert found["shared"] + sum(found["per_task"].values()) == found["total"]
-
-
-def test_frozen_patterns_do_not_count_as_trainable(encoder: Path) -> None:
-    loaded = tiny_loaded(encoder)
-    config = read_config(encoder, dropout=0.1, attention_dropout=None)
-    found = parameter_counts(loaded.recipe, loaded.tables, config, ["encoder.*", "heads.task_reviews.*.bias"])
-    assert found["trainable"] == sum(found["per_task"].values()) - 5
-    assert found["total"] > found["trainable"] > 0
 
 
 # Thresholds.

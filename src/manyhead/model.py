@@ -7,7 +7,7 @@ and each task's rows through its head.
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -29,15 +29,6 @@ from manyhead.objectives.base import Objective
 from manyhead.packed import PackedBatch, Passed
 from manyhead.recipe.schema import Options, Recipe, Tables, Task
 from manyhead.recipe.tables import builder
-
-
-class ParameterCounts(TypedDict):
-    """Parameters of a model: all, those that train, those that are one task's alone, and those of all tasks."""
-
-    total: int
-    trainable: int
-    per_task: dict[str, int]
-    shared: int
 
 
 class MultiTaskModel(nn.Module):
@@ -169,26 +160,6 @@ def trainable_names(model: MultiTaskModel, freeze: Sequence[str]) -> frozenset[s
         for name, _ in model.named_parameters()
         if name not in model.fixed and not any(fnmatchcase(name, pattern) for pattern in freeze)
     )
-
-
-def parameter_counts(
-    recipe: Recipe, tables: Tables, config: PretrainedConfig, freeze: Sequence[str] = ()
-) -> ParameterCounts:
-    """How many parameters the recipe's model has; nothing is loaded or drawn, and memory is not needed.
-
-    ``freeze`` are patterns of names that do not train, beside what experts freeze. The encoder's own pooler counts
-    where `pooler` pooling uses it: bert-base has 109,482,240 with it and 108,891,648 without.
-    """
-    model = empty_model(recipe, tables, config)
-    names = trainable_names(model, freeze)
-    counts: dict[str | None, int] = dict.fromkeys([None, *recipe.tasks], 0)
-    trainable = 0
-    for name, parameter in model.named_parameters():
-        counts[model.task_of(name)] += parameter.numel()
-        trainable += parameter.numel() if name in names else 0
-    shared = counts.pop(None)
-    per_task = {task: counts[task] for task in recipe.tasks}
-    return ParameterCounts(total=shared + sum(per_task.values()), trainable=trainable, per_task=per_task, shared=shared)
 
 
 def _assemble(recipe: Recipe, tables: Tables, encoder: PackedEncoder, pooler: Mapping[str, Tensor]) -> MultiTaskModel:

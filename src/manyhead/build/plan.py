@@ -121,11 +121,6 @@ def _plan(parts: Parts, model: MultiTaskModel, index: int, stage: Stage) -> Stag
             "manyhead.optimizers.GroupOptions; change the plugin"
         )
     groups = parameter_groups(options, named, model.encoder.depths("encoder."), model.encoder.n_layers)
-    if not groups:
-        raise UsageError(
-            f"stages.{index}.freeze: nothing is left to train in stage '{stage.name}'; expected patterns that leave "
-            "some parameters; remove one"
-        )
     clipping = Clipping(stage.clip_norm if stage.clip_by == "all" else None, stage.clip_always)
     teaching = None
     if stage.distillation is not None:
@@ -157,8 +152,7 @@ def _gradients(stage: Stage, model: MultiTaskModel, balancer: Balancer) -> Gradi
     cut = balancer.needs_losses and stage.accumulation > 1
     if not (balancer.needs_gramian or cut or clip_norm is not None):
         return JointGradients(balancer)
-    together = stage.pretraining is None
-    return TaskGradients(balancer, model, Clipping(clip_norm, stage.clip_always), together=together)
+    return TaskGradients(balancer, model, Clipping(clip_norm, stage.clip_always))
 
 
 def _extras(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from manyhead.optimizers.library_names import REFUSED, USABLE
+from manyhead.optimizers.pytorch_optimizer_names import REFUSED, USABLE
 from manyhead.recipe.schema import Entry, Options
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -103,5 +103,5 @@ OPTIMIZERS: dict[str, Entry] = {
     "adam": Entry(AdamOptions, "manyhead.optimizers.adam:build_adam"),
     "adabelief": Entry(AdaBeliefOptions, "manyhead.optimizers.adabelief:build"),
     "sgd": Entry(SGDOptions, "manyhead.optimizers.sgd:build"),
-    "pytorch_optimizer": Entry(PytorchOptimizerOptions, "manyhead.optimizers.library:build"),
+    "pytorch_optimizer": Entry(PytorchOptimizerOptions, "manyhead.optimizers.pytorch_optimizer:build"),
 }

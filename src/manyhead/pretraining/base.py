@@ -1,5 +1,6 @@
 """The interface of pretraining: a stage's losses from the tasks' texts, whatever their heads do."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -32,7 +33,7 @@ class TextFacts:
         return cls(tasks, tokenizer.get_vocab_size(with_added_tokens=True), SpecialTokens.of(tokenizer))
 
 
-class Pretraining(nn.Module):
+class Pretraining(nn.Module, ABC):
     """Builds its own batches from the parts of a step. Its parameters serve training only and are not shipped."""
 
     _zero: Tensor
@@ -50,8 +51,9 @@ class Pretraining(nn.Module):
         """The loss of a part without anything to learn: 0, which can be differentiated and gives no gradient."""
         return self._zero.clone().requires_grad_()
 
+    @abstractmethod
     def losses(
         self, model: PackedModel, parts: Sequence[Part], data: Mapping[str, TaskData], *, segment_ids: bool
     ) -> dict[str, Tensor]:
         """The mean loss of each part's examples: scalars by task. A part without anything to learn gives 0."""
-        raise NotImplementedError
+        ...

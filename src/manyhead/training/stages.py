@@ -94,9 +94,8 @@ class Progress:
 class StageRunner:
     """Runs the stages of a plan in one run folder.
 
-    ``evaluate`` scores dev, or gives None where no task has one; ``primary`` names each task's metric. ``teach`` gives
-    what the named teacher of a plan's stage predicts for its training rows; a stage that is a teacher comes with the
-    checkpoint of its best weights.
+    ``evaluate`` scores dev, or gives None where no task has one; ``primary`` names each task's metric. ``teach``
+    fills the teaching of a plan's stage, given the files of the best weights of those teachers that are earlier stages.
     """
 
     def __init__(

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from manyhead.errors import RecipeError, UsageError
-from manyhead.optimizers import PytorchOptimizerOptions, library, resumption
+from manyhead.optimizers import PytorchOptimizerOptions, resumption
 from manyhead.optimizers.groups import Group
-from manyhead.optimizers.library_names import REFUSED, USABLE
+from manyhead.optimizers.pytorch_optimizer import build
+from manyhead.optimizers.pytorch_optimizer_names import REFUSED, USABLE
 from manyhead.recipe.load import load_recipe
 
 TASK = {
@@ -54,7 +55,7 @@ def works(name: str, **keys: Any) -> str | None:
     """None, or why the optimiser was refused."""
     head_lr = keys.pop("head_lr", None)
     try:
-        optimizer = library.build(options(name, **keys), groups(head_lr))
+        optimizer = build(options(name, **keys), groups(head_lr))
     except UsageError as error:
         return str(error)
     assert type(optimizer).__name__ == name
@@ -108,7 +109,7 @@ def test_decay_is_refused_by_those_that_have_none() -> None:
 
 
 def test_rates_decay_and_options_arrive() -> None:
-    optimizer = library.build(
+    optimizer = build(
         options("lion", lr=1e-3, weight_decay=0.2, options={"betas": [0.8, 0.95], "weight_decouple": False}),
         [
             Group(("a",), (nn.Parameter(torch.ones(2, 2)),), 1e-3, 0.2),
@@ -133,7 +134,7 @@ def test_rates_decay_and_options_arrive() -> None:
 )
 def test_wrong_options_are_told(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        library.build(options("Lion", **keys), groups())
+        build(options("Lion", **keys), groups())
 
 
 def test_mistakes_in_recipes_are_told_before_anything_is_read() -> None:
