@@ -28,7 +28,7 @@ FAMILIES = (
 # From the bottom up. A component, a module or a package with all its modules, may import its own layer and lower ones.
 # Of `recipe`, the schema lies at the bottom, because the families' options are written in it, and all else above them.
 LAYERS = (
-    ("errors", "recipe.schema", "packed", "perceptron", "hub", "files", "device"),
+    ("errors", "faults", "recipe.schema", "packed", "perceptron", "hub", "files", "device"),
     (*FAMILIES, "data", "batching"),
     ("recipe", "model"),
     ("inference", "evaluation"),

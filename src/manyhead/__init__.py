@@ -33,6 +33,7 @@ def train(
     data_dir: str | Path | None = None,
     seed: int | None = None,
     resume: bool = False,
+    allow_changes: Sequence[str] = (),
 ) -> "Run":
     """Trains a recipe and returns the finished run.
 
@@ -43,6 +44,7 @@ def train(
         data_dir: Replaces the recipe's ``data_dir``.
         seed: Replaces the recipe's ``seed``.
         resume: Go on with the run in ``out``.
+        allow_changes: What may be other than when the run began: recipe, data, labels, encoder, teachers.
 
     Raises:
         ManyheadError: `manyhead.errors` has one class for each way that this can fail.
@@ -51,7 +53,7 @@ def train(
     from manyhead.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides=overrides, data_dir=data_dir, seed=seed)
-    return run(loaded, out=None if out is None else Path(out), resume=resume)
+    return run(loaded, out=None if out is None else Path(out), resume=resume, allow_changes=allow_changes)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,16 +1,22 @@
 """Writing so that a reader never sees half a file or half a folder: temporary name, fsync, rename."""
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import socket
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from manyhead.errors import CheckpointError, WriteError
+from manyhead.faults import at
+
+MANIFEST = "manifest.json"
+"""Written last into a folder: size and sha256 of each other file in it."""
 
 _CHUNK = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -52,6 +58,54 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path}: cannot be read: {error}; expected a run of manyhead") from error
 
 
+def write_manifest(folder: Path, names: Collection[str] | None = None) -> None:
+    """Writes the manifest of the files ``names`` in ``folder``, paths with ``/``; of all that are there by default."""
+    if names is None:
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    paths = {name: folder / name for name in sorted(names) if name != MANIFEST}
+    files = {name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for name, path in paths.items()}
+    write_json(folder / MANIFEST, {"files": files})
+
+
+def manifest_problem(folder: Path, needed: Collection[str] = (), *, others: bool = True) -> str | None:
+    """What is wrong with the files that the manifest in ``folder`` lists, and those ``needed``; None if nothing.
+
+    With ``others`` False only those ``needed`` are looked at. No file is read that is not of its size, and none outside
+    ``folder``.
+    """
+    try:
+        listed = _listed(folder / MANIFEST)
+        names = sorted({*needed, *listed} if others else needed)
+        for name in names:
+            _check_size(folder, name, listed)
+        changed = [name for name in names if sha256_of(folder / name) != listed[name][1]]
+    except (OSError, ValueError) as error:
+        return str(error)
+    return f"{changed[0]} is not what was written (its sha256 differs)" if changed else None
+
+
+def _listed(manifest: Path) -> dict[str, tuple[int, str]]:
+    """Size and sha256 by file name. Raises ValueError where they cannot be read."""
+    if not manifest.is_file():
+        raise ValueError(f"{MANIFEST}, which tells whether the files are whole, is missing")
+    try:
+        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        return {name: (int(facts["size"]), str(facts["sha256"])) for name, facts in files.items()}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise ValueError(f"{MANIFEST} cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _check_size(folder: Path, name: str, listed: Mapping[str, tuple[int, str]]) -> None:
+    if name not in listed:
+        raise ValueError(f"{name} is not in {MANIFEST}")
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"{MANIFEST} names {name}, which is not in the folder")
+    if not (folder / name).is_file():
+        raise ValueError(f"{name} is missing")
+    if (size := (folder / name).stat().st_size) != listed[name][0]:
+        raise ValueError(f"{name} has {size} bytes, {MANIFEST} says {listed[name][0]}")
+
+
 def sync_folder(folder: Path) -> None:
     """Makes renames inside ``folder`` last through a power cut."""
     handle = os.open(folder, os.O_RDONLY)
@@ -61,15 +115,23 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+_REPLACED = ".tmp-replaced-"
+
+
 @contextmanager
-def new_folder(final: Path) -> Iterator[Path]:
+def new_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
     """A temporary folder beside ``final`` that takes its name, by one rename, when the block ends well.
 
-    All files in it are fsynced first; after an error it is removed. Raises FileExistsError where ``final`` exists.
+    All files in it are fsynced first; after an error it is removed. With ``replace`` a folder that has the name makes
+    way in another rename, just before; `restore_replaced` undoes that where the process is killed in between. Raises
+    FileExistsError where ``final`` exists otherwise.
     """
-    temporary = final.with_name(f".tmp-{os.getpid()}-{final.name}")
+    before, after = f".tmp-{socket.gethostname()}-", f"-{final.name}"
+    _remove_of_dead(final.parent, before, after)
+    temporary = final.with_name(f"{before}{os.getpid()}{after}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    replaced = final.with_name(f"{_REPLACED}{final.name}")
     try:
         yield temporary
         for path in sorted(temporary.rglob("*")):
@@ -79,17 +141,55 @@ def new_folder(final: Path) -> Iterator[Path]:
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
         sync_folder(temporary)
+        at("publish: all is on the disk", final)
         try:
+            if replace and final.exists():
+                shutil.rmtree(replaced, ignore_errors=True)
+                final.rename(replaced)
+                at("publish: the old one made way", final)
             if final.exists():
                 raise FileExistsError(final)
             temporary.rename(final)
+            at("publish: renamed", final)
         except OSError as error:
-            if final.exists():
+            restore_replaced(final.parent)
+            if final.exists() and not replace:
                 raise FileExistsError(final) from error
             raise
         sync_folder(final.parent)
+        if replace:
+            shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_of_dead(folder: Path, before: str, after: str) -> None:
+    """Removes temporary folders whose processes, named between ``before`` and ``after``, were killed."""
+    for path in folder.glob(f"{glob.escape(before)}*{glob.escape(after)}"):
+        process = path.name.removeprefix(before).removesuffix(after)
+        if process.isdecimal() and not is_alive(int(process)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine runs; true where that cannot be told."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def restore_replaced(folder: Path) -> None:
+    """Gives the folders below ``folder`` that made way for ones which never came their names back."""
+    for path in folder.glob(f"{_REPLACED}*"):
+        final = path.with_name(path.name.removeprefix(_REPLACED))
+        if not final.exists():
+            path.rename(final)
 
 
 @contextmanager

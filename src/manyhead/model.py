@@ -4,12 +4,15 @@
 and each task's rows through its head.
 """
 
+import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PretrainedConfig
@@ -218,9 +221,19 @@ def build_objective(
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Writes all parameters and buffers; the same weights always give the same bytes."""
-    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, path, metadata={"format": "pt"})
+    """Writes all parameters and buffers; the same weights always give the same bytes. Raises OSError."""
+    save_tensors({name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}, path)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Writes a safetensors file. Raises OSError, as any writing does, where the disk takes it not."""
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -160,7 +160,7 @@ def test_a_stopped_run_says_how_it_goes_on_and_does(encoder: Path, tmp_path: Pat
     again = shlex.split(stderr.splitlines()[-1])
     assert again == ["manyhead", *map(str, words[1:]), "--resume"]
     done = run(*again[1:], "--set", "stages.0.max_steps=1", code=2)
-    assert "differs" in done.stderr
+    assert "another recipe; the difference is" in done.stderr
 
 
 def test_a_terminal_gets_a_screen_on_stderr(recipe: Path, tmp_path: Path) -> None:

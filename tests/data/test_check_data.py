@@ -99,6 +99,17 @@ def test_scores_have_their_spread(tmp_path: Path) -> None:
     assert scores.quantiles == {"0%": 0.0, "25%": 1.25, "50%": 2.5, "75%": 3.75, "100%": 5.0}
 
 
+@pytest.mark.parametrize(
+    "cells", [("0.3", "0.30000000000000004"), ("1e20", "1e20"), ("3e38", "-3e38"), ("0", "5e-324")]
+)
+def test_scores_at_any_distance_have_a_spread(tmp_path: Path, cells: tuple[str, str]) -> None:
+    report = check(tmp_path, {"train": [f"w{i},{cell}" for i, cell in enumerate(cells)]}, kind="regression")
+    scores = report.splits[0].scores
+    assert scores is not None
+    assert sum(scores.counts) == 2
+    assert {scores.quantiles["0%"], scores.quantiles["100%"]} == set(map(float, cells))
+
+
 def test_duplicates_fold_case_and_space_and_conflicts_are_told_apart(tmp_path: Path) -> None:
     report = check(tmp_path, {"train": ["A  b,1", "x,0", "a B,1", " a b ,0", "Straße,1", "STRASSE,1"]})
     train = report.splits[0]

@@ -83,6 +83,13 @@ def test_scores_are_finite_numbers_in_the_range(tmp_path: Path) -> None:
     assert len(reasons) == 8
 
 
+def test_scores_that_32_bits_cannot_hold_are_rejected(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.csv", "text,label", "x,1e39", "x,-1e300", "x,3.4e38", "x,1e-320")
+    used, examples = read(make_task(kind="regression"), path)
+    assert [example.target for example in used] == [3.4e38, 1e-320]
+    assert examples.tally().rejects.first[0].reason == "the target 1e+39 is too large for 32 bits"
+
+
 def test_pairs_with_one_empty_text_are_used_and_counted(tmp_path: Path) -> None:
     task = make_task(text=["a", "b"])
     path = write_lines(tmp_path / "a.csv", "a,b,label", "x,y,1", "x,,1", " ,y,1", ",,1")

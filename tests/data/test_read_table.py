@@ -287,6 +287,73 @@ def test_many_columnar_rows_keep_their_numbers(tmp_path: Path) -> None:
     assert list(read_table(path)) == [(i + 1, (i,)) for i in range(10_000)]
 
 
+def test_columns_of_one_name_keep_their_cells(tmp_path: Path) -> None:
+    twice = pa.Table.from_arrays([pa.array(["x"]), pa.array([1]), pa.array(["y"])], names=["a", "b", "a"])
+    for kind in ("parquet", "arrow file"):
+        table = read_table(write_columnar(tmp_path / kind[:3], twice, kind))
+        assert cells_of(table) == [("x", 1, "y")]
+        assert list(table.select(["b"])) == [(1, (1,))]
+        with pytest.raises(DataError, match="2 columns 'a'"):
+            table.select(["a"])
+
+
+def test_values_that_python_has_not_are_text_and_harm_no_neighbour(tmp_path: Path) -> None:
+    broken = pa.StringArray.from_buffers(2, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0"), pa.py_buffer(b"\xffa"))
+    table = pa.table(
+        {
+            "text": ["one", "two"],
+            "far": pa.array([2**62, 0], pa.timestamp("s")),
+            "nested": pa.ListArray.from_arrays([0, 1, 2], broken),
+            "zone": pa.array([0, 0], pa.timestamp("s", tz="No/Where")),
+            "fixed": pa.array([b"abc", b"\xffbc"], pa.binary(3)),
+            "view": pa.array([b"abc", b"d"], pa.binary_view()),
+        }
+    )
+    read = read_table(write_columnar(tmp_path / "a", table, "arrow file"))
+    first, second = cells_of(read)
+    assert (first[0], second[0]) == ("one", "two")
+    assert (str(second[1]), second[2]) == ("1970-01-01 00:00:00", '["a"]')
+    assert (first[4], second[4], first[5]) == ("abc", "\ufffdbc", "abc")
+    assert isinstance(first[2], Nested)
+    assert all(isinstance(cell, str) for cell in first)
+
+
+def test_a_key_that_stands_twice_is_a_bad_line(tmp_path: Path) -> None:
+    lines = ['{"t": "x", "n": 1}', '{"t": "a", "t": "b"}', '{"t": "y", "n": {"k": 1, "k": 2}}', '{"t": "z", "n": 2}']
+    table = read_table(write_lines(tmp_path / "a.jsonl", *lines))
+    assert list(table) == [(1, ("x", 1)), (4, ("z", 2))]
+    assert [reject.reason for reject in table.rejects.first] == ["the key 't' stands twice", "the key 'k' stands twice"]
+
+
+def test_surrogates_in_names_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("a\ud800,b\n1,2\n".encode("utf-8", "surrogatepass"))
+    write_jsonl(tmp_path / "a.jsonl", [{"a\ud800": "1", "b": "2"}])
+    for name in ("a.csv", "a.jsonl"):
+        table = read_table(tmp_path / name)
+        assert (table.columns, cells_of(table)) == (("a\ufffd", "b"), [("1", "2")])
+
+
+def test_the_header_is_no_row_whatever_stands_before_it(tmp_path: Path) -> None:
+    table = read_table(write_lines(tmp_path / "a.csv", "", "", "text", "x", "", "y"))
+    assert list(table) == [(4, ("x",)), (5, ("",)), (6, ("y",))]
+
+
+def test_a_long_first_line_may_hold_a_carriage_return(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_bytes(b"a\r" + b"x" * 100_000 + b"\t1\ngood\t0\n")
+    assert [(len(str(text)), label) for text, label in cells_of(read_table(path, columns=["t", "l"]))] == [
+        (100_002, "1"),
+        (4, "0"),
+    ]
+
+
+def test_one_stray_quote_leaves_a_quoted_table_quoted(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.tsv", '"text"\tlabel', *['"good film"\t1'] * 5, '"Yes" he said\t1', '"bad"\t0')
+    table = read_table(path)
+    assert cells_of(table) == [*[("good film", "1")] * 5, ('"Yes" he said', "1"), ("bad", "0")]
+    assert table.stray_quotes == 1
+
+
 PROBLEMS = [
     ("empty.csv", b"", {}, "the file is empty"),
     ("blank.csv", b"\n\r\n\n", {}, "no rows"),
@@ -296,6 +363,11 @@ PROBLEMS = [
     ("latin.csv", "text,label\ngood,1\ncafé,1\n".encode("latin-1"), {}, "latin.csv:3: byte 0xe9 is not valid utf-8"),
     ("x.csv", b"a,b\n1,2\n", {"charset": "latn-1"}, "no charset 'latn-1'"),
     ("x.csv", b"a,b\n1,2\n", {"charset": "base64"}, "no charset 'base64'"),
+    ("x.csv", b"a,b\n1,2\n", {"charset": "undefined"}, "no charset 'undefined'"),
+    ("x.csv", b"a,b\n1,2\n", {"charset": "utf-8\0"}, "no charset 'utf-8"),
+    ("x.csv", b"a,b\n\xff,2\n", {"charset": "idna"}, "not valid idna"),
+    ("x.csv", b"a,b\n1,2\n", {"charset": "utf-16"}, "not valid utf-16"),
+    ("x.csv", b"a,b\r1,2\r3,4\n5,6\n", {}, "x.csv:1: the header holds a carriage return"),
     ("x.csv", b"a,b\n1,2\n", {"format": "parquet"}, "not in format parquet"),
     ("x.jsonl", b'{"a": 1}\n', {"columns": ["a"]}, "columns is for CSV"),
     ("x.json", b'[{"a": 1}]\n', {}, "one JSON array"),

@@ -117,8 +117,22 @@ def test_long_texts_cut_early_give_the_same_tokens(words: list[str], second: str
         assert ids_of(store) == hugging_face(texts, MAX_TOKENS)["input_ids"]
 
 
-def test_a_million_characters_are_quick() -> None:
-    text = "the film is good " * 60_000
+@given(
+    words=st.lists(
+        st.sampled_from(["日本", "語", "films", "e\u0301", "👩", "。", "\0", "x" * 300]), min_size=1, max_size=6
+    ),
+    start=st.sampled_from(["", "the ", "日 "]),
+)
+@settings(max_examples=30)
+def test_long_texts_without_spaces_cut_early_give_the_same_tokens(words: list[str], start: str) -> None:
+    text = start + "".join(words * (2000 // len(words)))
+    for texts in ([(text,)], [(text, "why")]):
+        assert ids_of(tokenize(texts)) == hugging_face(texts, MAX_TOKENS)["input_ids"]
+
+
+@pytest.mark.parametrize("words", ["the film is good ", "日本語の"])
+def test_a_million_characters_are_quick(words: str) -> None:
+    text = words * (1_000_000 // len(words))
     began = time.perf_counter()
     store = tokenize([(text, text), ("good", text), (text, "")], 128)
     assert time.perf_counter() - began < 1.0

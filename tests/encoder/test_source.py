@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 import hub_stand_in
 from hub_stand_in import HubStandIn, Worker
-from manyhead.encoder.source import EncoderSource, load_config_dict, locate_encoder
+from manyhead.encoder.foreign import load_config_dict
+from manyhead.encoder.source import EncoderSource, locate_encoder
 from manyhead.errors import UsageError, WriteError
 from manyhead.hub import HubUnreachableError
 
@@ -94,25 +96,39 @@ def test_all_that_is_missing_is_told_at_once(tmp_path: Path) -> None:
     assert all(f"{tmp_path}: has no {part}" in message for part in ("config.json", "tokenizer", "weights"))
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-2.bin", "model.pt"])
-def test_pickled_weights_are_refused_with_a_way_out(tmp_path: Path, name: str) -> None:
-    write(tmp_path, {"config.json": "{}", "vocab.txt": "[UNK]", name: "pickle"})
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("pytorch_model.bin", "save_pretrained"),
+        ("pytorch_model-00001-of-2.bin", "save_pretrained"),
+        ("model.pt", "load('model.pt', weights_only=True), 'model.safetensors'"),
+        ("best.ckpt", "load('best.ckpt', weights_only=True)"),
+        ("encoder.pkl", "load('encoder.pkl', weights_only=True)"),
+        ("weights.pth", "load('weights.pth', weights_only=True)"),
+    ],
+)
+def test_pickled_weights_are_refused_with_a_way_out(tmp_path: Path, name: str, way_out: str) -> None:
+    rest = {"training_args.bin": "pickle", "optimizer.pt": "pickle", "rng_state_0.pth": "pickle"}
+    write(tmp_path, {"config.json": "{}", "vocab.txt": "[UNK]", **rest})
+    assert "has no weights" in message_of(UsageError, locate_encoder, str(tmp_path), None)
+    write(tmp_path, {name: "pickle"})
     message = message_of(UsageError, locate_encoder, str(tmp_path), None)
-    assert "pickled" in message
-    assert "save_pretrained" in message
+    assert f"has pickled weights ({name})" in message
+    assert way_out in message
 
 
 @pytest.mark.parametrize(
     ("index", "problem"),
     [
         ('{"weight_map": {"a": "one.safetensors", "b": "../two.safetensors"}}', "lacks ../two.safetensors"),
+        ('{"weight_map": {"a": "one.safetensors", "b": "b.bin"}}', "names b.bin"),
         ('{"weight_map": []}', "has no weight_map"),
         ("[]", "no JSON object"),
         ("{", "is no JSON"),
     ],
 )
 def test_shards_have_to_be_there(tmp_path: Path, index: str, problem: str) -> None:
-    files = ENCODER | {"model.safetensors.index.json": index, "one.safetensors": "", "b.safetensors": ""}
+    files = ENCODER | {"model.safetensors.index.json": index, "one.safetensors": "", "b.safetensors": "", "b.bin": ""}
     folder = write(tmp_path / "encoder", files)
     (folder / "model.safetensors").rename(tmp_path / "two.safetensors")
     assert problem in message_of(UsageError, locate_encoder, str(folder), None)
@@ -137,8 +153,17 @@ def test_the_recipe_of_another_tool_is_not_ours(tmp_path: Path) -> None:
 
 # config.json
 
-CODE = ["auto_map", "attn_implementation", "_attn_implementation", "_attn_implementation_internal"]
-CODE += ["trust_remote_code", "experts_implementation", "_experts_implementation_internal", "custom_pipelines"]
+IMPLEMENTATIONS = ["attn_implementation", "_attn_implementation", "_attn_implementation_internal"]
+IMPLEMENTATIONS += ["experts_implementation", "_experts_implementation_internal"]
+CODE = ["auto_map", "trust_remote_code", "custom_pipelines", "transformers_weights", *IMPLEMENTATIONS]
+HARMLESS = {
+    **dict.fromkeys(IMPLEMENTATIONS, st.sampled_from([None, "sdpa", {"text_config": "eager"}])),
+    "auto_map": st.just({"AutoModel": "acme/code--modeling.Model"}),
+    "trust_remote_code": st.sampled_from([False, None]),
+    "custom_pipelines": st.sampled_from([{}, None]),
+    "transformers_weights": st.just("other.safetensors"),
+    "_name_or_path": st.text(),
+}
 keys = st.sampled_from(["model_type", "hidden_size", "text_config"])
 trees = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -153,7 +178,7 @@ def salted(value: object, salt: dict[str, object]) -> object:
     return {key: salted(item, salt) for key, item in value.items()} | salt if isinstance(value, dict) else value
 
 
-@given(config=st.dictionaries(keys, trees), salt=st.dictionaries(st.sampled_from([*CODE, "_name_or_path"]), trees))
+@given(config=st.dictionaries(keys, trees), salt=st.fixed_dictionaries({}, optional=HARMLESS))
 def test_what_can_load_code_is_left_out_at_any_depth(
     tmp_path_factory: pytest.TempPathFactory, config: dict[str, object], salt: dict[str, object]
 ) -> None:
@@ -162,6 +187,36 @@ def test_what_can_load_code_is_left_out_at_any_depth(
     told = " ".join(locate_encoder(str(folder), None).notes)
     assert {key for key in salt if key in told.replace(",", "").split()} == salt.keys() & set(CODE)
     shutil.rmtree(folder)
+
+
+REFUSED = [(key, value) for key in IMPLEMENTATIONS for value in ("acme/evil", "flash|acme/evil:f", {"": ["acme/evil"]})]
+REFUSED += [("trust_remote_code", True), ("custom_pipelines", {"x": {"impl": "evil.Pipe"}})]
+REFUSED += [("quantization_config", {"quant_method": "fp8"}), ("trust_remote_code", "yes")]
+
+
+@pytest.mark.parametrize(("key", "value"), REFUSED, ids=str)
+@pytest.mark.parametrize("place", ["{}", "text_config.{}", "layers.1.{}"])
+def test_what_asks_for_code_is_refused_at_any_depth(tmp_path: Path, key: str, value: object, place: str) -> None:
+    """All of it at once, with the place of each key."""
+    below: object = {key: value}
+    for name in reversed(place.split(".")[:-1]):
+        below = [{}, below] if name == "1" else {name: below}
+    config = {"model_type": "bert", **cast("dict[str, object]", below), "zoo": {"_attn_implementation": "acme/other"}}
+    message = message_of(UsageError, load_config_dict, write(tmp_path, {"config.json": json.dumps(config)}))
+    assert f"config.json: {place.format(key)}: " in message
+    assert "config.json: zoo._attn_implementation: " in message
+    assert len(message.splitlines()) == 2
+    assert "delete it" in message
+    write(tmp_path, ENCODER | {"tokenizer_config.json": json.dumps(config)})
+    assert f"tokenizer_config.json: {place.format(key)}: " in message_of(
+        UsageError, locate_encoder, str(tmp_path), None
+    )
+
+
+def test_settings_of_the_tokenizer_are_read_with_the_same_care(tmp_path: Path) -> None:
+    folder = write(tmp_path, ENCODER | {"tokenizer_config.json": '{"auto_map": {"AutoTokenizer": ["a.B", null]}}'})
+    notes = locate_encoder(str(folder), None).notes
+    assert notes == (f"{folder / 'tokenizer_config.json'}: left out auto_map, which can load code",)
 
 
 @pytest.mark.parametrize("text", [b"", b"[1]", b'"x"', b"\xff\xfe{}", b"{]", b'{"a":' * 100_000])
@@ -231,7 +286,7 @@ def test_offline_mode_uses_what_is_there(hub: HubStandIn, call: Worker, home: Pa
 
 def test_a_model_of_ours_and_keys_with_code_come_through_the_hub(hub: HubStandIn, call: Worker) -> None:
     model = {"recipe.yaml": "manyhead: 1", "weights.safetensors": "", "encoder/config.json": "{}"}
-    model["encoder/tokenizer.json"] = "{}"
+    model |= {"encoder/tokenizer.json": "{}", "encoder/vocab.txt": "", "manifest.json": "{}"}
     hub.put("models/acme/ours", model | {"encoder/other.safetensors": "", "encoder/code.py": ""})
     hub.put("models/tiny", ENCODER | {"config.json": '{"auto_map": {"AutoModel": "acme/code--modeling.Model"}}'})
     ours = call(locate_encoder, "acme/ours", None)

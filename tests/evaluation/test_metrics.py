@@ -16,6 +16,7 @@ from manyhead.evaluation.metrics import (
     METRICS,
     accuracy,
     constant_predictions,
+    constant_sides,
     exact_match,
     f1,
     macro_f1,
@@ -125,6 +126,13 @@ def test_a_constant_whose_mean_rounds_is_still_constant() -> None:
     assert pearson([0.1] * 10, np.arange(10)) == 0
     assert constant_predictions([0.1] * 10)
     assert not constant_predictions([0.1, 0.1, 0.1000001])
+
+
+def test_what_makes_a_correlation_zero_is_told() -> None:
+    assert constant_sides([1, 1], [1, 2]) == ("predictions",)
+    assert constant_sides([0.1, 0.2], [0.3, 0.3]) == ("targets",)
+    assert constant_sides([2], [3]) == ("predictions", "targets")
+    assert constant_sides([1, 2], [3, 4]) == ()
 
 
 def test_two_points_correlate_fully() -> None:

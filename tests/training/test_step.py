@@ -13,7 +13,7 @@ from manyhead.build import new_model, plan_stages, read_parts
 from manyhead.recipe.load import load_recipe
 from manyhead.regularisers.smart import SmartPenalty
 from manyhead.training.observer import Observer
-from manyhead.training.stages import StagePlan
+from manyhead.training.stage_plan import StagePlan
 from manyhead.training.step import take_step
 from manyhead.training.task_gradients import TaskGradients
 from tiny import tiny_encoder, tiny_recipe

@@ -18,7 +18,7 @@ from manyhead.data.task_data import TaskData
 from manyhead.device import Hardware, choose_hardware
 from manyhead.encoder.load import read_config
 from manyhead.encoder.source import EncoderSource, locate_encoder
-from manyhead.encoder.tokenizer import check_vocabulary, load_tokenizer
+from manyhead.encoder.tokenizer import check_tokenizer, load_tokenizer
 from manyhead.errors import Problem, RecipeError
 from manyhead.inference.model_folder import ENCODER, model_in, save_encoder_files
 from manyhead.recipe.load import LoadedRecipe
@@ -90,7 +90,7 @@ def read_parts(
     """
     source, encoder, config = read_encoder(loaded, watcher, encoder)
     tokenizer = load_tokenizer(encoder)
-    check_vocabulary(tokenizer, config.vocab_size, encoder)
+    check_tokenizer(tokenizer, config, encoder)
     recipe = loaded.recipe
     revision = recipe.encoder.revision if source is None else source.revision
     recipe = pin_recipe_references(recipe, hub_cache(), encoder_revision=revision)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ from manyhead.training.checkpoint import EXTRAS
 from manyhead.training.clipping import Clipping
 from manyhead.training.gradients import Gradients, JointGradients
 from manyhead.training.losses import Lesson, TaskLosses, Teaching
-from manyhead.training.stages import StagePlan
+from manyhead.training.stage_plan import StagePlan
 from manyhead.training.step import Learner
 from manyhead.training.task_gradients import TaskGradients
 
@@ -128,7 +129,8 @@ def _plan(parts: Parts, model: MultiTaskModel, index: int, stage: Stage) -> Stag
     learner = Learner(
         lesson=Lesson(model, data, losses, pretraining, regularisers, teaching, recipe.encoder.segment_ids),
         balancer=balancer,
-        gradients=_gradients(stage, model, balancer),
+        gradients=_gradients(stage, model, balancer, stage.accumulation),
+        gradients_for=partial(_gradients, stage, model, balancer),
         optimizer=builder(tables, "optimizers", options)(options, groups),
         clipping=clipping,
         accumulation=stage.accumulation,
@@ -136,6 +138,7 @@ def _plan(parts: Parts, model: MultiTaskModel, index: int, stage: Stage) -> Stag
         lr=options.lr,
         seed=recipe.seed,
         stage=stage.name,
+        skips=stage.on_nonfinite == "skip",
     )
     rate = builder(tables, "rates", stage.rate)(stage.rate, total, schedule.epoch_steps)
     rows = {name: stream.rows for name, stream in streams.items()}
@@ -146,10 +149,10 @@ def _plan(parts: Parts, model: MultiTaskModel, index: int, stage: Stage) -> Stag
     return StagePlan(stage, learner, schedule, rate, total, trainable, rows, fitted)
 
 
-def _gradients(stage: Stage, model: MultiTaskModel, balancer: Balancer) -> Gradients:
-    """One backward for all tasks where that is enough, else one for each."""
+def _gradients(stage: Stage, model: MultiTaskModel, balancer: Balancer, accumulation: int) -> Gradients:
+    """One backward for all tasks of each of ``accumulation`` pieces where that is enough, else one for each task."""
     clip_norm = stage.clip_norm if stage.clip_by == "task" else None
-    cut = balancer.needs_losses and stage.accumulation > 1
+    cut = balancer.needs_losses and accumulation > 1
     if not (balancer.needs_gramian or cut or clip_norm is not None):
         return JointGradients(balancer)
     return TaskGradients(balancer, model, Clipping(clip_norm, stage.clip_always))

@@ -1,22 +1,28 @@
 """What a run says of itself: state.json while it runs, summary.json when it is done."""
 
+import hashlib
 import platform
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from manyhead.build.parts import Parts
 from manyhead.build.teachers import teacher_hashes
 from manyhead.build.trainable import stage_parameters
+from manyhead.encoder.source import locate_encoder
+from manyhead.errors import UsageError
 from manyhead.evaluation.evaluate import Evaluation
 from manyhead.evaluation.metrics import majority_baseline, task_scores
+from manyhead.files import sha256_of
+from manyhead.inference.model_folder import weights_of
 from manyhead.training.stages import StageRunner
 
 _PACKAGES = ("manyhead", "torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 
 def state_of(parts: Parts) -> dict[str, Any]:
-    """state.json of a new run: versions, hardware, and hashes of data, labels and teachers."""
+    """state.json of a new run: versions, hardware, and hashes of data, labels, the encoder's weights and teachers."""
     return {
         "status": "new",
         "created": now(),
@@ -26,6 +32,7 @@ def state_of(parts: Parts) -> dict[str, Any]:
             f"{task}.{split}": {"rows": data.n_examples, "data": data.data_hash, "labels": data.label_hash}
             for (task, split), data in parts.data.items()
         },
+        "encoder": {"weights": _encoder_hash(parts)},
         "teachers": teacher_hashes(parts.recipe),
     }
 
@@ -44,6 +51,7 @@ def summary_of(parts: Parts, runner: StageRunner, final: Evaluation | None) -> d
         "primary": dict(runner.primary),
         "best": {"stage": runner.plans[progress.stage].options.name, "step": progress.best_step},
         "steps": progress.step,
+        "skipped": progress.skipped,
         "seconds": round(progress.seconds, 3),
         "examples": progress.examples,
         "tokens": progress.tokens,
@@ -68,3 +76,18 @@ def _baseline(parts: Parts) -> dict[str, dict[str, float | int]]:
             guess = majority_baseline(task.kind, train_targets, dev.targets)
             found[name] = task_scores(task.kind, guess, dev.targets, task.range, len(task.label_names))
     return found
+
+
+def _encoder_hash(parts: Parts) -> str | None:
+    """sha256 of the weights that the recipe's encoder has here; None where it cannot be looked at."""
+    source = parts.source
+    if source is None:
+        path = Path(parts.recipe.encoder.checkpoint)
+        if not path.is_dir():
+            return None
+        try:
+            source = locate_encoder(str(path), None)
+        except UsageError:
+            return None
+    files = [weights_of(source.folder)] if source.kind == "manyhead" else sorted(source.folder.glob("*.safetensors"))
+    return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()

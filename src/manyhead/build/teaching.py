@@ -1,6 +1,6 @@
 """What the teachers of a distillation predict for the training rows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +13,16 @@ from manyhead.inference.model_folder import read_model
 from manyhead.inference.outputs import TaskPredictions, freeze_for_inference, predict_store
 from manyhead.model import build_objective, load_weights
 from manyhead.schedules.base import Indices
-from manyhead.training.stages import StagePlan
+from manyhead.training.stage_plan import StagePlan
+
+Tick = Callable[[int], None]
 
 
-def teach(parts: Parts, plan: StagePlan, stages: Mapping[str, Path]) -> None:
+def teach(parts: Parts, tick: Tick, plan: StagePlan, stages: Mapping[str, Path]) -> None:
     """Fills the plan's teaching with what its teachers predict for the rows in use, averaged where several know a task.
 
     ``stages`` maps the teachers that are earlier stages to their weights, which are loaded into the model: its own are
-    lost.
+    lost. ``tick`` is called with the rows done after each batch.
     """
     teaching, lesson = plan.learner.lesson.teaching, plan.learner.lesson
     assert teaching is not None
@@ -33,16 +35,21 @@ def teach(parts: Parts, plan: StagePlan, stages: Mapping[str, Path]) -> None:
             for name in found.keys() & parts.recipe.learned_tasks(trained):
                 objective = build_objective(parts.recipe.tasks[name], parts.tables)
                 store = lesson.data[name].tokens.take(plan.rows[name])
-                found[name].append(predict_store(lesson.model, name, store, objective, segment_ids=lesson.segment_ids))
+                predicted = predict_store(
+                    lesson.model, name, store, objective, segment_ids=lesson.segment_ids, tick=tick
+                )
+                found[name].append(predicted)
         else:
-            for name, predictions in _foreign_predictions(parts, teacher, plan.rows).items():
+            for name, predictions in _foreign_predictions(parts, tick, teacher, plan.rows).items():
                 found[name].append(predictions)
     for name, several in found.items():
         if several:
             teaching.predictions[name] = _mean(several, plan.rows[name], lesson.data[name].n_examples)
 
 
-def _foreign_predictions(parts: Parts, teacher: str, rows: Mapping[str, Indices]) -> dict[str, TaskPredictions]:
+def _foreign_predictions(
+    parts: Parts, tick: Tick, teacher: str, rows: Mapping[str, Indices]
+) -> dict[str, TaskPredictions]:
     """Predictions of a run or model of ours, which reads the texts with its own tokenizer."""
     stored = read_model(teacher_folder(teacher), plugins=parts.recipe.plugins)
     model = stored.model.to(parts.hardware.device)
@@ -55,7 +62,8 @@ def _foreign_predictions(parts: Parts, teacher: str, rows: Mapping[str, Indices]
         data = load_task_data(name, "train", recipe, stored.tokenizer, resolve=resolve_files(recipe))
         objective = build_objective(theirs, stored.tables)
         store = data.tokens.take(rows[name])
-        found[name] = predict_store(model, name, store, objective, segment_ids=stored.recipe.encoder.segment_ids)
+        segment_ids = stored.recipe.encoder.segment_ids
+        found[name] = predict_store(model, name, store, objective, segment_ids=segment_ids, tick=tick)
     return found
 
 

@@ -11,7 +11,7 @@ from manyhead.build import Parts, new_model, plan_stages
 from manyhead.model import MultiTaskModel
 from manyhead.packed import PackedBatch
 from manyhead.schedules.base import Part, Step
-from manyhead.training.stages import StagePlan
+from manyhead.training.stage_plan import StagePlan
 from manyhead.training.step import take_step
 
 MEASURING_SECONDS = 3.0

@@ -148,8 +148,5 @@ def _shown(found: "Evaluation", recipe: "Recipe") -> "list[RenderableType]":
 
 
 def _note_constants(found: "Evaluation", output: Output) -> None:
-    from manyhead.evaluation.metrics import constant_predictions
-
-    for name, predictions in found.predictions.items():
-        if constant_predictions(predictions.values):
-            output.note(f"{name}: all predictions are the same, so correlations are 0 by definition")
+    for name, sides in found.constant.items():
+        output.note(*(f"{name}: all {side} are the same, so correlations are 0 by definition" for side in sides))

@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from importlib import metadata
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -27,11 +27,12 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except ManyheadError as error:
-            print(error, file=sys.stderr)
+            with contextlib.suppress(OSError):
+                print(error, file=sys.stderr)
             code = error.exit_code
             _drop_what_cannot_be_written()
         except BrokenPipeError:
-            _leave_stdout()
+            _leave(sys.stdout)
             code = CLOSED_PIPE
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
@@ -90,14 +91,15 @@ def main() -> None:
 
 
 def _drop_what_cannot_be_written() -> None:
-    """Python ends with a code of its own where stdout still cannot be written when it is closed."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        _leave_stdout()
+    """Python ends with a code of its own where something still cannot be written when it closes stdout and stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _leave(stream)
 
 
-def _leave_stdout() -> None:
-    """Lets what is left in stdout's buffer go nowhere, so that Python does not complain at its end."""
+def _leave(stream: TextIO) -> None:
+    """Lets what is left in a stream's buffer go nowhere, so that Python does not complain at its end."""
     with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

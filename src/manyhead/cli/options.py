@@ -21,6 +21,14 @@ Out = Annotated[
     Path | None, typer.Option("--out", metavar="RUN", help="Folder of the run; runs/NAME where it is left out.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run where it was stopped.")]
+AllowChange = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-change",
+        metavar="WHAT",
+        help="Go on though it changed since the run began: recipe, data, labels, encoder or teachers. Can be repeated.",
+    ),
+]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", metavar="D", help="Folder of the data, in place of the recipe's data_dir.")
 ]

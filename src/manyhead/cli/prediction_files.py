@@ -231,7 +231,7 @@ def _text(cell: Cell) -> str:
 def _plain(cell: Cell) -> Any:
     """A cell as JSON has it; JSON knows no infinities."""
     if isinstance(cell, Nested):
-        return json.loads(cell)
+        return json.loads(cell, parse_constant=lambda _: None)
     return None if isinstance(cell, float) and not math.isfinite(cell) else cell
 
 

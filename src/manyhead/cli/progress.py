@@ -1,10 +1,11 @@
 """A training run as it goes: a live screen on a terminal, plain lines elsewhere. Both on stderr."""
 
+import math
 import sys
 import time
 from collections import deque
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -52,9 +53,9 @@ class TaskState:
         return min(1.0, self.seen / self.expected) if self.expected else 1.0
 
     def add(self, loss: float | None, examples: int) -> None:
-        """Counts one step."""
+        """Counts one step. A loss that is no finite number, of a step that was skipped, is left out."""
         self.seen += examples
-        if loss is not None:
+        if loss is not None and math.isfinite(loss):
             self._sum = _KEPT * self._sum + (1 - _KEPT) * loss
             self._weight = _KEPT * self._weight + 1 - _KEPT
 
@@ -109,8 +110,9 @@ class Progress(Observer):
         self._evaluation_began = 0.0
 
     def say(self, text: str) -> None:
-        """Puts a line on stderr."""
-        print(text, file=sys.stderr)
+        """Puts a line on stderr. Where nobody reads it any more, training goes on."""
+        with suppress(OSError):
+            print(text, file=sys.stderr)
 
     def stage_started(self, stage: StageInfo) -> None:
         """Says what the stage and one epoch of it are."""
@@ -224,8 +226,9 @@ class Screen(Progress):
         self._console = console
 
     def say(self, text: str) -> None:
-        """Puts a line above the picture."""
-        self._console.print(Text(text))
+        """Puts a line above the picture, while there is a terminal."""
+        with suppress(OSError):
+            self._console.print(Text(text))
 
     def __rich__(self) -> Group:
         stage = self.stage

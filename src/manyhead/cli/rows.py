@@ -1,18 +1,16 @@
 """Rows to predict for: every row of a file or of stdin, in order, broken ones too."""
 
-import codecs
 import io
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import chain, dropwhile, islice
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO
 
-from manyhead.data.delimited import DelimitedTable, Layout, Records
-from manyhead.data.jsonl import JsonlTable
+from manyhead.data.delimited import DelimitedTable, Layout, Records, check_header
+from manyhead.data.jsonl import JsonlTable, json_cell, parse_object
 from manyhead.data.read import read_table
-from manyhead.data.table import Cell, Nested, Table, meant, without_surrogates
+from manyhead.data.table import Cell, Table, meant, without_surrogates
 from manyhead.data.text import TextSource
 from manyhead.errors import DataError, Problem, UsageError
 from manyhead.recipe.schema import Task
@@ -22,6 +20,7 @@ Line = tuple[int, str]
 
 _LOOK_AHEAD_ROWS = 1000
 _DELIMITERS = ",\t;"
+_RAREST = "\t"
 
 
 @dataclass(frozen=True)
@@ -83,22 +82,18 @@ def open_file(path: Path, task: Task) -> Input:
     if isinstance(table, DelimitedTable):
         lines = TextSource(path, task.charset).lines(found.clean)
         records = Records(lines, table.layout, len(table.columns))
-        found.rows = islice(_records(records, table.layout.delimiter, len(table.columns)), int(own_header), None)
+        rows = _records(records, table.layout.delimiter, len(table.columns))
+        found.rows = dropwhile(lambda row: row.line <= table.header_line, rows)
     elif isinstance(table, JsonlTable):
         found.rows = _objects(found, enumerate(TextSource(path, task.charset).lines(), 1))
     else:
-        found.rows = _plain(table)
+        found.rows = _plain(found, table)
     return found
 
 
 def open_stream(stream: BinaryIO, charset: str) -> Input:
     """The rows of a stream, read as they come: JSON lines, or delimited text whose first line names the columns."""
-    try:
-        codecs.lookup(charset)
-    except LookupError:
-        raise UsageError(f"there is no charset '{charset}'; expected a name such as utf-8, latin-1 or cp1252") from None
-    charset = "utf-8-sig" if charset == "utf-8" else charset
-    lines = enumerate(io.TextIOWrapper(stream, charset, "surrogateescape", newline="\n"), 1)
+    lines = enumerate(_lines(stream, charset), 1)
     first = next((each for each in lines if each[1].strip()), None)
     if first is None:
         raise UsageError("stdin is empty; expected CSV with a header line, or JSON lines")
@@ -106,9 +101,25 @@ def open_stream(stream: BinaryIO, charset: str) -> Input:
     return _open_objects(whole) if first[1].lstrip().startswith("{") else _open_records(whole, first)
 
 
+def _lines(stream: BinaryIO, charset: str) -> Iterator[str]:
+    """Lines with their ends, which are CRs where there is no LF at all."""
+    charset = "utf-8-sig" if charset == "utf-8" else charset
+    try:
+        lines = iter(io.TextIOWrapper(stream, charset, "surrogateescape", newline="\n"))
+        first = next(lines, "")
+        if first and not first.endswith("\n"):
+            yield from (f"{line}\r" for line in first.removesuffix("\r").split("\r"))
+            return
+        yield first
+        yield from lines
+    except (LookupError, ValueError) as error:
+        expected = "a name such as utf-8, latin-1 or cp1252"
+        raise UsageError(f"stdin cannot be read in charset '{charset}': {error}; expected {expected}") from None
+
+
 def _open_records(lines: Iterator[Line], first: Line) -> Input:
     blank, header = first[0] - 1, first[1]
-    delimiter = max(_DELIMITERS, key=header.count)
+    delimiter = max(_DELIMITERS, key=header.count) if any(map(header.count, _DELIMITERS)) else _RAREST
     found = Input("stdin", ())
     records = Records((found.clean(text) for _, text in lines), Layout(delimiter, "csv"), None)
     rows = _records(records, delimiter, 0)
@@ -116,13 +127,14 @@ def _open_records(lines: Iterator[Line], first: Line) -> Input:
     if names.problem is not None:
         raise DataError([Problem(f"cannot read the header: {names.problem}", "stdin", first[0])])
     found.columns = tuple(str(cell) for cell in names.cells)
+    check_header(found.columns, found.name, first[0])
     found.rows = (replace(row, line=row.line + blank) for row in rows)
     return found
 
 
 def _open_objects(lines: Iterator[Line]) -> Input:
     ahead = list(islice(lines, _LOOK_AHEAD_ROWS))
-    objects = [found for _, text in ahead if isinstance(found := _object(text), dict)]
+    objects = [found for _, text in ahead if isinstance(found := parse_object(text), dict)]
     found = Input("stdin", tuple(dict.fromkeys(key for each in objects for key in each)))
     found.rows = _objects(found, chain(ahead, lines))
     return found
@@ -147,31 +159,16 @@ def _objects(source: Input, lines: Iterable[Line]) -> Iterator[InputRow]:
     for line, text in lines:
         if not text.strip():
             continue
-        found = _object(text)
+        found = parse_object(text)
         if isinstance(found, str):
             yield InputRow(line, (None,) * len(columns), found)
             continue
         for key in found.keys() - columns.keys():
             source.late.setdefault(key, line)
-        yield InputRow(line, tuple([_cell(found.get(name), source.clean) for name in columns]))
+        yield InputRow(line, tuple([json_cell(found.get(name), source.clean) for name in columns]))
 
 
-def _object(text: str) -> dict[str, Any] | str:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return "not valid JSON"
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else "not a JSON object"
-
-
-def _cell(value: object, clean: Callable[[str], str]) -> Cell:
-    if isinstance(value, str):
-        return clean(value)
-    if value is None or isinstance(value, (int, float)):
-        return value
-    return Nested(clean(json.dumps(value, ensure_ascii=False)))
-
-
-def _plain(table: Table) -> Iterator[InputRow]:
+def _plain(source: Input, table: Table) -> Iterator[InputRow]:
     for line, cells in table:
+        source.replaced = table.replaced
         yield InputRow(line, cells)

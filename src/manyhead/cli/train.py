@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from manyhead.cli.options import DataDir, Json, Out, Overrides, Quiet, RecipeName, Resume, listed
+from manyhead.cli.options import AllowChange, DataDir, Json, Out, Overrides, Quiet, RecipeName, Resume, listed
 from manyhead.cli.output import speaking
 from manyhead.cli.training import command_line, next_steps, run_training, scores_shown
 
@@ -22,6 +22,7 @@ def train(
     out: Out = None,
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Replaces the recipe's seed.")] = None,
     resume: Resume = False,
+    allow_changes: AllowChange = None,
     data_dir: DataDir = None,
     overrides: Overrides = None,
     as_json: Json = False,
@@ -34,6 +35,7 @@ def train(
         "out": out,
         "seed": seed,
         "data-dir": data_dir,
+        "allow-change": listed(allow_changes),
         "set": listed(overrides),
         "json": as_json,
         "quiet": quiet,
@@ -41,7 +43,9 @@ def train(
     with speaking(as_json=as_json, quiet=quiet) as output:
         loaded = load_recipe(recipe, overrides=listed(overrides), data_dir=data_dir, seed=seed)
         command = command_line("train", recipe, **options)
-        run = run_training(loaded, out=out, resume=resume, output=output, command=command)
+        run = run_training(
+            loaded, out=out, resume=resume, allow_changes=listed(allow_changes), output=output, command=command
+        )
         if as_json:
             output.document({**run.summary, "run": str(run.path)})
         elif not quiet:

@@ -28,7 +28,13 @@ def command_line(verb: str, *arguments: str, **options: object) -> list[str]:
 
 
 def run_training(
-    loaded: "LoadedRecipe", *, out: Path | None, resume: bool, output: Output, command: Sequence[str]
+    loaded: "LoadedRecipe",
+    *,
+    out: Path | None,
+    resume: bool,
+    output: Output,
+    command: Sequence[str],
+    allow_changes: Sequence[str] = (),
 ) -> "Run":
     """Trains, or goes on with, a recipe. Where the run is stopped, the error says how ``command`` goes on."""
     from manyhead.training.run_folder import check_free
@@ -41,7 +47,7 @@ def run_training(
 
     try:
         with progress_of(loaded.recipe, quiet=output.quiet) as observer:
-            return train(loaded, out=path, resume=resume, observer=observer)
+            return train(loaded, out=path, resume=resume, allow_changes=allow_changes, observer=observer)
     except StoppedError as error:
         message = f"{error}\n  {shlex.join([*command, '--resume'])}"
         raise StoppedError(message, error.exit_code - 128) from None

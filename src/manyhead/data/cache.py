@@ -33,7 +33,8 @@ from manyhead.data.table import Reject, Rejects
 from manyhead.data.task_data import StringColumn, Tally, TaskData
 from manyhead.data.tokens import ExampleTokenizer, TokenStore, in_batches, plain_copy
 from manyhead.errors import DataError, Problem, UsageError
-from manyhead.files import sha256_of, sync_folder, write_json, writing
+from manyhead.faults import at
+from manyhead.files import is_alive, sha256_of, sync_folder, write_json, writing
 from manyhead.recipe.schema import DevFromTrain, Recipe, Split
 
 FORMAT = 1
@@ -217,6 +218,7 @@ def _write(examples: Examples, tokenize: ExampleTokenizer, folder: Path) -> dict
         columns.append(_no_rows(examples, tokenize))
         n_tokens = n_bytes = 0
         for batch in in_batches(examples):
+            at("tokenise: a batch", batch)
             chunk = tokenize.batch([example.texts for example in batch])
             names = [example.id.encode() for example in batch]
             name_ends = n_bytes + np.cumsum([len(name) for name in names])
@@ -346,20 +348,8 @@ def _remove_leftovers(root: Path) -> None:
         is_ours = rest.rpartition("-")[0] == socket.gethostname()
         with suppress(OSError):
             is_old = time.time() - folder.stat().st_mtime > _STALE_SECONDS
-            if is_old or (is_ours and not _is_alive(int(process))):
+            if is_old or (is_ours and not is_alive(int(process))):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(process: int) -> bool:
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @cache

@@ -231,7 +231,10 @@ def _classes(task: Task, targets: Targets) -> dict[str, int]:
 
 
 def _spread(task: Task, targets: Targets) -> ScoreSpread:
-    counts, edges = np.histogram(targets, bins=_BINS, range=task.range)
+    try:
+        counts, edges = np.histogram(targets, bins=_BINS, range=task.range)
+    except ValueError:  # they lie too close together for so many bins
+        counts, edges = np.array([len(targets)]), np.array([targets.min(), targets.max()])
     quantiles = np.quantile(targets, _QUANTILES)
     named = {f"{q:.0%}": float(value) for q, value in zip(_QUANTILES, quantiles, strict=True)}
     return ScoreSpread(edges.tolist(), counts.tolist(), named)

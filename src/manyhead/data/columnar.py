@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,14 +32,20 @@ class ColumnarTable(Table):
         with _damage_reported(self.path):
             done = 0
             for batch in self._batches(names):
-                columns = [self._cells(batch.column(name)) for name in names]
+                chosen = batch.columns if self._are_all(names) else [batch.column(name) for name in names]
+                columns = [self._cells(column) for column in chosen]
                 yield from enumerate(zip(*columns, strict=True), done + 1)
                 done += batch.num_rows
 
+    def _are_all(self, names: Sequence[str]) -> bool:
+        """Whether all columns are wanted: then by place, since names may stand there twice."""
+        return tuple(names) == self.columns
+
     def _batches(self, names: Sequence[str]) -> Iterator[Any]:
         if self._kind == "parquet":
+            wanted = None if self._are_all(names) else list(dict.fromkeys(names))
             with pq.ParquetFile(self.path) as file:
-                yield from file.iter_batches(_BATCH_ROWS, columns=list(dict.fromkeys(names)))
+                yield from file.iter_batches(_BATCH_ROWS, columns=wanted)
         else:
             for batch in _arrow_batches(self.path):
                 yield from (batch.slice(start, _BATCH_ROWS) for start in range(0, batch.num_rows, _BATCH_ROWS))
@@ -51,12 +57,12 @@ class ColumnarTable(Table):
         if pa.types.is_decimal(kind):
             return column.cast(pa.float64()).to_pylist()
         if pa.types.is_nested(kind):
-            return [None if v is None else Nested(json.dumps(v, default=str)) for v in column.to_pylist()]
+            return [None if v is None else Nested(json.dumps(v, default=str)) for v in _values(column)]
         if any(is_text(kind) for is_text in _TEXT_TYPES):
             return self._texts(column)
         if any(is_plain(kind) for is_plain in _PLAIN_TYPES):
             return column.to_pylist()
-        return [None if value is None else str(value) for value in column.to_pylist()]
+        return [None if value is None else str(value) for value in _values(column)]
 
     def _texts(self, column: Any) -> list[str | None]:
         """Texts; Arrow does not check their bytes, so those that are not UTF-8 are mended and counted here."""
@@ -68,8 +74,26 @@ class ColumnarTable(Table):
             return texts
 
 
-_TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+_TEXT_TYPES = (
+    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary),
+)
 _PLAIN_TYPES = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
+
+
+def _values(column: Any) -> list[Any]:
+    """The column as Python's values; where Python has none, such as for the year 100,000, as text."""
+    try:
+        return column.to_pylist()
+    except (OverflowError, ValueError):
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: Any) -> Any:
+    for read in (scalar.as_py, lambda: scalar.cast(pa.string()).as_py()):
+        with suppress(OverflowError, ValueError, pa.ArrowException):
+            return read()
+    return "unreadable"
 
 
 def _arrow_batches(path: Path) -> Iterator[Any]:

@@ -14,12 +14,11 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from manyhead.data.table import Row, Table
+from manyhead.data.table import Row, Table, without_surrogates
 from manyhead.data.text import TextSource
 from manyhead.errors import DataError, Problem
 
@@ -30,6 +29,7 @@ _DELIMITERS = tuple(_NAMES)
 _SAMPLE_CHARS = 4_000_000
 _DELIMITER_SAMPLE_LINES = 1000
 _LINE_ENDS = ("\n", "\r\n", "\r", "")
+_LONE_CR = re.compile("\r(?!\n)")
 _RECORD_CHARS = 16_000_000
 _FIELD_CHARS = 2**31 - 1
 _QUOTES: tuple[Quotes, ...] = ("csv", "none")
@@ -55,19 +55,25 @@ class Layout:
 
 
 class DelimitedTable(Table):
-    """A comma-, tab- or semicolon-separated file; ``layout`` is how it is laid out."""
+    """A comma-, tab- or semicolon-separated file.
+
+    ``layout`` is how it is laid out, ``header_line`` the line of its header, 0 where it has none.
+    """
 
     def __init__(self, source: TextSource, layout: Layout, header: Sequence[str] | None) -> None:
         self._source = source
         self.layout = layout
-        self._skip_header = header is None
-        columns = _header(source.lines(), layout, source.path) if header is None else list(header)
+        self.header_line, columns = 0, list(header or ())
+        if header is None:
+            self.header_line, columns = _read_header(source.lines(_cleaned), layout, source.path)
         super().__init__(source.path, columns, f"{layout.note}{source.note}")
 
     def _rows(self, names: Sequence[str]) -> Iterator[Row]:
         pick = self._picker(names)
         records = Records(self._source.lines(self.clean), self.layout, len(self.columns))
-        for line, cells in islice(records.read(), int(self._skip_header), None):
+        for line, cells in records.read():
+            if line <= self.header_line:
+                continue
             if isinstance(cells, str):
                 self.rejects.add(line, cells)
             else:
@@ -231,12 +237,24 @@ def _bare(line: str) -> str:
     return line.removesuffix("\n").removesuffix("\r")
 
 
-def _header(lines: Iterable[str], layout: Layout, path: Path) -> list[str]:
-    for _, cells in Records(lines, layout, None).read():
+def check_header(cells: Sequence[str], path: Path | str, line: int) -> None:
+    """Raises `DataError` where lines that end in CR alone were taken for a part of the header."""
+    if any(_LONE_CR.search(cell) for cell in cells):
+        problem = "the header holds a carriage return, and other lines end in line feeds"
+        raise DataError([Problem(problem, path, line, do="end all lines alike")])
+
+
+def _read_header(lines: Iterable[str], layout: Layout, path: Path) -> tuple[int, list[str]]:
+    for line, cells in Records(lines, layout, None).read():
         if isinstance(cells, str):
-            raise DataError([Problem(f"cannot read the header: {cells}", path, 1, do="set quoting: none")])
-        return cells
+            raise DataError([Problem(f"cannot read the header: {cells}", path, line, do="set quoting: none")])
+        check_header(cells, path, line)
+        return line, cells
     raise DataError([Problem("the file holds no rows", path, expected="a header line and rows")])
+
+
+def _cleaned(line: str) -> str:
+    return without_surrogates(line)[0]
 
 
 def _proper(delimiter: str) -> re.Pattern[str]:
@@ -287,20 +305,22 @@ def _find_quotes(sample: _Sample, delimiter: str, width: int | None) -> Quotes:
     """CSV unless more records contradict it than need it.
 
     A record needs CSV quoting when a properly quoted cell holds a quote, a separator or a line break; between commas
-    and semicolons any quoted cell counts. A record contradicts it when quotes stand inside an unquoted cell, or when
-    only plain quotes make it whole.
+    and semicolons any quoted cell counts, and between tabs too where most records have one. A record contradicts it
+    when quotes stand inside an unquoted cell, or when only plain quotes make it whole.
     """
     proper = _proper(delimiter)
     telling = re.compile(f'["\r\n{re.escape(delimiter)}]' if delimiter == "\t" else "")
     records = Records(sample.lines, Layout(delimiter, "csv"), width)
-    needing = contradicting = strays = 0
+    total = quoted = needing = contradicting = strays = 0
     for cells in sample.records(records):
+        total += 1
         if '"' not in records.text:
             continue
         improper = isinstance(cells, str) or proper.fullmatch(_bare(records.text)) is None
         if improper or records.stray_quotes > strays:
             contradicting += 1
         else:
+            quoted += 1
             needing += any(map(telling.search, cells))
         strays = records.stray_quotes
-    return "none" if contradicting > needing else "csv"
+    return "none" if contradicting > (quoted if 2 * quoted > total else needing) else "csv"

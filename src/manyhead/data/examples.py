@@ -18,6 +18,9 @@ from manyhead.recipe.schema import DevFromTrain, Split, Task
 HUB = "hub:"
 """What references to the hub start with."""
 
+LARGEST_SCORE = float(np.finfo(np.float32).max)
+"""Largest size of a target: scores are kept in 32 bits."""
+
 Resolve = Callable[[str], Path]
 """From a file reference of a recipe to a local path."""
 
@@ -298,6 +301,8 @@ def _score_of(task: Task) -> Callable[[Cell], float]:
         number = None if isinstance(cell, bool) else _number(cell)
         if number is None:
             raise _UnusableError(f"the target '{_shortened(cell)}' is no finite number")
+        if abs(number) > LARGEST_SCORE:
+            raise _UnusableError(f"the target {number:g} is too large for 32 bits")
         if not low <= number <= high:
             raise _UnusableError(f"the target {number:g} is outside of the range {low:g} to {high:g}")
         return number

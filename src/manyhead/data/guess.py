@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from manyhead.data.examples import counted
+from manyhead.data.examples import LARGEST_SCORE, counted
 from manyhead.data.read import read_table
 from manyhead.data.table import Cell, Nested, Table
 from manyhead.errors import DataError, UsageError
@@ -20,6 +20,7 @@ from manyhead.recipe.schema import SPLITS, Split
 _SAMPLE_ROWS = 3000
 _MOST_CLASSES = 200
 _MOST_NUMBER_CLASSES = 20
+_FINEST_PLACE = -300
 _SPLIT_WORDS: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training", "trn"),
     "dev": ("dev", "valid", "validation", "val", "eval"),
@@ -201,10 +202,12 @@ def _task(group: _Group, folder: Path) -> str:
 
 
 def _columns(table: Table) -> list[_Column]:
+    """Those that can be read: of columns of one name, none can."""
     rows = [cells for _, cells in islice(table, _SAMPLE_ROWS)]
     if not rows:
         raise UsageError(f"{table.path}: there are no rows below the header")
-    return [_Column(name, cells) for name, cells in zip(table.columns, zip(*rows, strict=True), strict=True)]
+    pairs = zip(table.columns, zip(*rows, strict=True), strict=True)
+    return [_Column(name, cells) for name, cells in pairs if table.columns.count(name) == 1]
 
 
 def _target(columns: list[_Column]) -> _Column | None:
@@ -263,7 +266,7 @@ def _target_lines(name: str, files: dict[Split, Path]) -> list[str]:
         numbers += [number for value in _values(path, name) if (number := _as_number(value)) is not None]
     low, high = _rounded_range(min(numbers), max(numbers))
     why = f"{_quoted(name)} holds many different numbers, from {min(numbers):g} to {max(numbers):g}"
-    return [f"kind: regression  # {why}", target, f"range: [{low:g}, {high:g}]  # lowest and highest possible score"]
+    return [f"kind: regression  # {why}", target, f"range: [{low!r}, {high!r}]  # lowest and highest possible score"]
 
 
 def _values(path: Path, name: str) -> Counter[str]:
@@ -275,10 +278,14 @@ def _values(path: Path, name: str) -> Counter[str]:
 
 
 def _rounded_range(low: float, high: float) -> tuple[float, float]:
-    """Outward, to the unit of the span's first digit."""
-    unit = 10.0 ** math.floor(math.log10(high - low))
-    digits = max(0, -round(math.log10(unit)))
-    return round(math.floor(low / unit) * unit, digits), round(math.ceil(high / unit) * unit, digits)
+    """Outward, to the unit of the span's first digit, as far as numbers are that fine."""
+    place = math.floor(math.log10(high - low))
+    unit = 10.0 ** max(place, _FINEST_PLACE)
+    rounded = [round(math.floor(low / unit) * unit, -place), round(math.ceil(high / unit) * unit, -place)]
+    if not rounded[0] <= low < high <= rounded[1]:
+        return low, high
+    bottom, top = (int(bound) if bound.is_integer() and place >= 0 else bound for bound in rounded)
+    return bottom, top
 
 
 def _id_lines(columns: list[_Column]) -> list[str]:
@@ -313,7 +320,7 @@ def _as_number(text: str) -> float | None:
         number = float(text)
     except ValueError:
         return None
-    return number if math.isfinite(number) and "_" not in text else None
+    return number if abs(number) <= LARGEST_SCORE and "_" not in text else None
 
 
 def _quoted(*names: str) -> str:

@@ -1,15 +1,17 @@
 """JSON lines: one object a line."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, cast
 
-from manyhead.data.table import Cell, Nested, Row, Table
+from manyhead.data.table import Cell, Nested, Row, Table, without_surrogates
 from manyhead.data.text import TextSource
 from manyhead.errors import DataError, Problem
 
 _COLUMN_SAMPLE_LINES = 1000
+_SHOWN_CHARS = 60
 
 
 class JsonlTable(Table):
@@ -29,7 +31,7 @@ class JsonlTable(Table):
         problem = Problem("the file holds no rows", self._source.path, expected="JSON lines")
         columns: dict[str, None] = {}
         for line, text in enumerate(islice(self._source.lines(), _COLUMN_SAMPLE_LINES), 1):
-            found = _parse(text) if text.strip() else {}
+            found = parse_object(text) if text.strip() else {}
             if isinstance(found, str):
                 problem = Problem(found, self._source.path, line, expected="one JSON object a line")
             else:
@@ -42,24 +44,45 @@ class JsonlTable(Table):
         for line, text in enumerate(self._source.lines(), 1):
             if text.isspace():
                 continue
-            found = _parse(text)
+            found = parse_object(text)
             if isinstance(found, str):
                 self.rejects.add(line, found)
             else:
-                yield line, tuple([self._cell(found.get(name)) for name in names])
-
-    def _cell(self, value: object) -> Cell:
-        if isinstance(value, str):
-            return self.clean(value)
-        if value is None or isinstance(value, (int, float)):
-            return value
-        return Nested(self.clean(json.dumps(value, ensure_ascii=False)))
+                yield line, tuple([json_cell(found.get(name), self.clean) for name in names])
 
 
-def _parse(text: str) -> dict[str, Any] | str:
-    """The object of a line, or why there is none."""
+def parse_object(text: str) -> dict[str, Any] | str:
+    """The object of a line, or why there is none. Lone surrogates in its keys are U+FFFD."""
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_once)
+    except _TwiceError as error:
+        return str(error)
     except (ValueError, RecursionError):
         return "not valid JSON"
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else "not a JSON object"
+    if not isinstance(found, dict):
+        return "not a JSON object"
+    named = cast("dict[str, Any]", found)
+    if "".join(named).isascii():
+        return named
+    return {without_surrogates(key)[0]: value for key, value in named.items()}
+
+
+def json_cell(value: object, clean: Callable[[str], str]) -> Cell:
+    """A value of an object as a cell; ``clean`` takes out what no encoder takes."""
+    if isinstance(value, str):
+        return clean(value)
+    if value is None or isinstance(value, (int, float)):
+        return value
+    return Nested(clean(json.dumps(value, ensure_ascii=False)))
+
+
+class _TwiceError(Exception):
+    """An object holds a key twice; the message names it."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise _TwiceError(f"the key {counts.most_common(1)[0][0][:_SHOWN_CHARS]!r} stands twice")
+    return found

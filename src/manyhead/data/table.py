@@ -124,7 +124,7 @@ def without_surrogates(text: str) -> tuple[str, int]:
 def meant(name: str, choices: Sequence[str]) -> str | None:
     """'did you mean ...?' with the closest of ``choices``, or None."""
     close = get_close_matches(name, choices, n=1)
-    return f"did you mean '{close[0]}'?" if close else None
+    return f"did you mean {close[0]!r}?" if close else None
 
 
 def missing_file(path: Path, key: str | None = None) -> Problem:

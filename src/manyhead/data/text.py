@@ -4,6 +4,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -47,8 +48,9 @@ class TextSource:
         self.charset = _charset_of(head, charset, path)
         _refuse_binary(head, self.charset, path)
         self._errors = "surrogatepass" if self.charset.startswith(("utf-8", *_WIDE)) else "strict"
-        self.head = head.decode(self.charset, "replace")
-        self._end = "\r" if "\r" in self.head and "\n" not in self.head else "\n"
+        with self._damage_reported():
+            self.head = head.decode(self.charset, "replace")
+            self._end = self._line_end()
         unusual = ("gzip" if self._is_gzip else "", "" if self.charset.startswith("utf-8") else self.charset)
         self.note = "".join(f", {word}" for word in unusual if word)
 
@@ -57,38 +59,54 @@ class TextSource:
 
         Raises `DataError` naming the line whose bytes are not valid, and for a damaged gzip file.
         """
-        try:
-            with self._open() as raw, io.TextIOWrapper(raw, self.charset, self._errors, self._end) as file:
-                for line in file:
-                    yield line if line.isascii() else clean(line)
-        except UnicodeDecodeError as error:
-            raise DataError([self._undecodable(error)]) from None
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError([Problem(f"damaged gzip file: {error}", self.path, do="fetch it again")]) from None
+        with (
+            self._damage_reported(),
+            self._open() as raw,
+            io.TextIOWrapper(raw, self.charset, self._errors, self._end) as file,
+        ):
+            for line in file:
+                yield line if line.isascii() else clean(line)
 
     def _open(self) -> BinaryIO:
         return cast("BinaryIO", gzip.open(self.path)) if self._is_gzip else open_bytes(self.path)
 
     def _head(self) -> bytes:
+        with self._damage_reported(), self._open() as file:
+            return file.read(_HEAD_BYTES)
+
+    def _line_end(self) -> str:
+        """CR where there is no LF in the whole file: the first lines of one with LFs may be long, with CRs in them."""
+        if "\r" not in self.head or "\n" in self.head:
+            return "\n"
+        with self._open() as raw, io.TextIOWrapper(raw, self.charset, "replace", newline="") as file:
+            return "\n" if any("\n" in part for part in iter(lambda: file.read(_HEAD_BYTES), "")) else "\r"
+
+    @contextmanager
+    def _damage_reported(self) -> Iterator[None]:
         try:
-            with self._open() as file:
-                return file.read(_HEAD_BYTES)
+            yield
+        except UnicodeError as error:
+            raise DataError([self._undecodable(error)]) from None
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DataError([Problem(f"damaged gzip file: {error}", self.path, do="fetch it again")]) from None
 
-    def _undecodable(self, error: UnicodeDecodeError) -> Problem:
+    def _undecodable(self, error: UnicodeError) -> Problem:
         """Decoders read ahead, so the bad line is found by decoding line by line."""
-        bad = error.object[error.start]
-        number = None
+        what, number = _wrong(error), None
         with self._open() as file:
             for line, text in enumerate(() if self.charset.startswith(_WIDE) else file, 1):
                 try:
                     text.decode(self.charset, self._errors)
-                except UnicodeDecodeError as there:
-                    bad, number = text[there.start], line
+                except UnicodeError as there:
+                    what, number = _wrong(there), line
                     break
         do = "name the file's encoding, such as charset: latin-1"
-        return Problem(f"byte 0x{bad:02x} is not valid {self.charset}", self.path, number, do=do)
+        return Problem(f"{what} is not valid {self.charset}", self.path, number, do=do)
+
+
+def _wrong(error: UnicodeError) -> str:
+    """The byte that a decoder refused; some decoders do not say which."""
+    return f"byte 0x{error.object[error.start]:02x}" if isinstance(error, UnicodeDecodeError) else "the text"
 
 
 def open_bytes(path: Path) -> BinaryIO:
@@ -119,7 +137,7 @@ def _refuse_binary(head: bytes, charset: str, path: Path) -> None:
 def _charset_of(head: bytes, charset: str, path: Path) -> str:
     try:
         "".encode(charset)
-    except LookupError:
+    except (LookupError, ValueError):
         problem = f"there is no charset '{charset}'"
         raise DataError([Problem(problem, path, expected="a name such as utf-8, latin-1 or cp1252")]) from None
     plain = charset.lower().replace("_", "-")

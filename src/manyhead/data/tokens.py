@@ -122,14 +122,24 @@ class ExampleTokenizer:
         )
 
     def _cut(self, text: str) -> str:
-        """A beginning of ``text``, up to white space, that alone has more than ``max_tokens`` tokens; or all of it."""
+        """A beginning of ``text`` that alone has more than ``max_tokens`` tokens; or all of it.
+
+        It ends at white space, or, in scripts that have none, where a word of the tokenizer's ends.
+        """
         chars = self._max_tokens * _CHARS_PER_TOKEN
         while chars < len(text):
-            beginning = text[: max(text.rfind(space, 0, chars) for space in _SPACES) + 1].rstrip("".join(_SPACES))
-            if len(self._probe.encode(beginning, add_special_tokens=False)) > self._max_tokens:
-                return beginning
+            for cut in (_up_to_space, self._whole_words):
+                beginning = cut(text[:chars])
+                if len(self._probe.encode(beginning, add_special_tokens=False)) > self._max_tokens:
+                    return beginning
             chars *= 4
         return text
+
+    def _whole_words(self, text: str) -> str:
+        """``text`` without its last word, which may go on behind it."""
+        encoding = self._probe.encode(text, add_special_tokens=False)
+        words = encoding.word_ids
+        return text[: encoding.offsets[words.index(words[-1])][0]] if words else ""
 
 
 def tokenize_texts(
@@ -161,6 +171,10 @@ def plain_copy(tokenizer: Tokenizer) -> Tokenizer:
     copy.no_padding()
     copy.no_truncation()
     return copy
+
+
+def _up_to_space(text: str) -> str:
+    return text[: max(map(text.rfind, _SPACES)) + 1].rstrip("".join(_SPACES))
 
 
 def _no_tokens(dtype: type[np.uint16] | type[np.uint32]) -> TokenChunk:

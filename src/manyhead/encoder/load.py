@@ -1,19 +1,21 @@
 """From a folder with an encoder's files, or from a configuration alone, to a `PackedEncoder`."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import transformers
-from safetensors import SafetensorError
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from safetensors.torch import load_file
+from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from manyhead.encoder.dropout import replace_dropout
+from manyhead.encoder.foreign import CONFIG, load_config_dict, read_object
 from manyhead.encoder.packed_encoder import POSITIONS_AFTER_PADDING, TOLERANCE, PackedEncoder
-from manyhead.encoder.source import load_config_dict
+from manyhead.encoder.source import weight_files
 from manyhead.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -21,6 +23,9 @@ log = logging.getLogger(__name__)
 _DROPOUTS = ("hidden_dropout_prob", "dropout", "embedding_dropout", "mlp_dropout", "hidden_dropout")
 _ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
 _POOLER = "pooler."
+_FETCH_CODE = frozenset({"mra", "yoso"})  # where there is a GPU, transformers gets their kernels from the hub
+_ENCODERS = frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES) - _FETCH_CODE
+_MOST_LAYERS = 1000
 
 
 def read_config(folder: Path, *, dropout: float, attention_dropout: float | None) -> PretrainedConfig:
@@ -28,29 +33,40 @@ def read_config(folder: Path, *, dropout: float, attention_dropout: float | None
 
     Raises `UsageError` for a model type that transformers does not know, and for one that is no encoder.
     """
+    path = folder / CONFIG
     values = load_config_dict(folder)
     model_type = str(values.pop("model_type", ""))
-    if model_type not in CONFIG_MAPPING:
-        raise UsageError(
-            f"{folder / 'config.json'}: model_type '{model_type}' is not known to transformers "
-            f"{transformers.__version__}; expected a BERT-family encoder, such as bert, roberta, electra, distilbert, "
-            "albert or modernbert; use another checkpoint or a newer transformers"
-        )
+    if model_type not in _ENCODERS:
+        raise UsageError(f"{path}: {_not_known(model_type, path)}")
+    if odd := [key for key in values if callable(getattr(CONFIG_MAPPING[model_type], key, None))]:
+        raise UsageError(f"{path}: {odd[0]}: is no setting of {model_type}; remove it, or use another checkpoint")
     try:
         config = AutoConfig.for_model(model_type, **values)
+        layers = getattr(config, "num_hidden_layers", None)
+        if layers is None or not 0 < layers <= _MOST_LAYERS:
+            raise ValueError(f"it has {layers} layers")
     except Exception as error:  # configurations check themselves, each in its own way
-        raise UsageError(
-            f"{folder / 'config.json'}: cannot be used: {error}; expected a {model_type} encoder"
-        ) from error
-    if getattr(config, "is_encoder_decoder", False) or not hasattr(config, "num_hidden_layers"):
-        raise UsageError(
-            f"{folder / 'config.json'}: '{model_type}' is not an encoder; expected a BERT-family encoder; "
-            "use another checkpoint"
-        )
+        raise UsageError(f"{path}: cannot be used: {error}; expected a {model_type} encoder") from error
+    if getattr(config, "is_encoder_decoder", False):
+        raise UsageError(f"{path}: {_not_known(model_type, path)}")
     _set_all(config, _DROPOUTS, dropout)
     _set_all(config, _ATTENTION_DROPOUTS, dropout if attention_dropout is None else attention_dropout)
     config.dtype = torch.float32  # training keeps fp32 weights, whatever the checkpoint was saved in
     return config
+
+
+def _not_known(model_type: str, path: Path) -> str:
+    """What is wrong with a model type, and what to use instead."""
+    problem = f"model_type '{model_type}' is not known to transformers {transformers.__version__}"
+    do = "use another checkpoint or a newer transformers"
+    if model_type in CONFIG_MAPPING:
+        problem, do = f"'{model_type}' is not an encoder that can be used", "use another checkpoint"
+    elif "auto_map" in read_object(path):
+        problem += ", and code that comes with a model (auto_map) is never run"
+    return (
+        f"{problem}; expected a BERT-family encoder, such as bert, roberta, electra, distilbert, albert or modernbert; "
+        f"{do}"
+    )
 
 
 def build_encoder(
@@ -63,11 +79,7 @@ def build_encoder(
     """
     check_limits(config, layer=layer, max_tokens=max_tokens)
     with _quiet_transformers():
-        if weights is None:
-            model = AutoModel.from_config(config, attn_implementation="eager", dtype=torch.float32)
-            missing: list[str] = [_POOLER]
-        else:
-            model, missing = _load_weights(config, weights)
+        model, missing = (_new_model(config), [_POOLER]) if weights is None else _load_weights(config, weights)
     pooler = _take_pooler(model, missing)
     replace_dropout(model)
     can_pack = model._can_set_attn_implementation()
@@ -84,7 +96,7 @@ def build_encoder(
 def empty_encoder(config: PretrainedConfig) -> PreTrainedModel:
     """A model of ``config`` without a pooler on torch's default device, for its shapes; it is not ready to run."""
     with _quiet_transformers():
-        model = AutoModel.from_config(config, attn_implementation="eager", dtype=torch.float32)
+        model = _new_model(config)
     _take_pooler(model, [_POOLER])
     replace_dropout(model)
     return model
@@ -98,20 +110,31 @@ def _difference(encoder: PackedEncoder, max_tokens: int) -> float:
         return float("inf")
 
 
-def _load_weights(config: PretrainedConfig, weights: Path) -> tuple[PreTrainedModel, list[str]]:
+def _new_model(config: PretrainedConfig) -> PreTrainedModel:
     try:
-        model, loading = AutoModel.from_pretrained(
-            weights,
+        return AutoModel.from_config(config, attn_implementation="eager", dtype=torch.float32)
+    except Exception as error:  # models check themselves, each in its own way
+        raise UsageError(f"{CONFIG}: no {config.model_type} can be built: {error}; use another checkpoint") from error
+
+
+def _load_weights(config: PretrainedConfig, weights: Path) -> tuple[PreTrainedModel, list[str]]:
+    state = _read_tensors(weights)
+    try:
+        _check_size(config, state)
+        # Given tensors, transformers opens no file: no adapter, no other format, whatever lies in the folder.
+        model, loading = cast("Any", MODEL_MAPPING[type(config)]).from_pretrained(
+            None,
             config=config,
+            state_dict=state,
             attn_implementation="eager",
             dtype=torch.float32,
-            use_safetensors=True,
             local_files_only=True,
-            trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UsageError(f"{weights}: the encoder's weights cannot be read: {error}") from error
+    except Exception as error:  # models check themselves, each in its own way
+        raise UsageError(
+            f"{weights}: the weights do not fit {CONFIG}: {error}; expected those of one encoder; copy it again"
+        ) from error
     missing = sorted(loading["missing_keys"])
     needed = [key for key in missing if not key.startswith(_POOLER)]
     if needed:
@@ -123,6 +146,25 @@ def _load_weights(config: PretrainedConfig, weights: Path) -> tuple[PreTrainedMo
         # Out of the file's memory, where matrices begin anywhere: the last bits of their products depend on it.
         parameter.data = parameter.data.clone()
     return model, missing
+
+
+def _read_tensors(weights: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = {}
+    for path in weight_files(weights):
+        try:
+            state |= load_file(path)
+        except Exception as error:  # safetensors raises its own, and OSError
+            raise UsageError(f"{path}: cannot be read: {error}; expected safetensors; copy it again") from error
+    return state
+
+
+def _check_size(config: PretrainedConfig, state: Mapping[str, torch.Tensor]) -> None:
+    """Raises ValueError before memory is taken for an encoder of which most weights are missing."""
+    with torch.device("meta"):
+        described = sum(parameter.numel() for parameter in empty_encoder(config).parameters())
+    held = sum(tensor.numel() for tensor in state.values())
+    if described > 2 * held:
+        raise ValueError(f"it describes {described:,} parameters, {held:,} are there")
 
 
 def _take_pooler(model: PreTrainedModel, missing: list[str]) -> dict[str, torch.Tensor]:

@@ -1,19 +1,19 @@
 """Where an encoder's files come from: the embedded package, a folder, a run or model of ours, or the hub.
 
-Files are looked at, never loaded: no torch, no transformers. Weights are safetensors only, and what a foreign
-``config.json`` says about code to run is left out.
+Files are looked at, never loaded: no torch, no transformers. Weights are safetensors only.
 """
 
 import hashlib
 import importlib.util
-import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from manyhead.encoder.foreign import CONFIG, TOKENIZER_CONFIG, code_notes, read_object
 from manyhead.errors import Problem, UsageError
+from manyhead.files import MANIFEST
 from manyhead.hub import HubUnreachableError, download_error, find_commit, is_commit
 from manyhead.recipe.schema import EMBEDDED
 
@@ -26,19 +26,21 @@ _INDEX = "model.safetensors.index.json"
 _RECIPE = "recipe.yaml"
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "spm.model")
 _BESIDE_WEIGHTS = [
-    "config.json",
+    CONFIG,
     *_TOKENIZERS,
     "merges.txt",
     "added_tokens.json",
     "special_tokens_map.json",
-    "tokenizer_config.json",
+    TOKENIZER_CONFIG,
 ]
 # Of a repository, what lies on top; models of ours keep what belongs to the encoder in a folder.
-_FETCHED = ["*.safetensors", _INDEX, _RECIPE, *_BESIDE_WEIGHTS, *(f"encoder/{name}" for name in _BESIDE_WEIGHTS)]
+_IN_ENCODER = [f"encoder/{name}" for name in _BESIDE_WEIGHTS]
+_FETCHED = ["*.safetensors", _INDEX, _RECIPE, MANIFEST, *_BESIDE_WEIGHTS, *_IN_ENCODER]
 _NOT_FETCHED = ["*/*.safetensors"]
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
+# What training leaves beside the weights.
+_NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
-_NAMES_CODE = {"auto_map", "custom_pipelines", "trust_remote_code", "attn_implementation", "experts_implementation"}
 _EXPECTED = "a folder, a run or model of ours, a hub id (OWNER/NAME), or 'embedded'"
 
 Kind = Literal["folder", "manyhead", "hub", "embedded"]
@@ -79,12 +81,12 @@ def locate_encoder(checkpoint: str, revision: str | None) -> EncoderSource:
     return _from_hub(checkpoint, revision)
 
 
-def load_config_dict(folder: Path) -> dict[str, Any]:
-    """What ``config.json`` in ``folder`` says, without keys that can load code and without private keys (``_...``).
-
-    Raises `UsageError` for a file that is missing or no JSON object.
-    """
-    return _read_config(folder)[0]
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of the encoder in ``folder``. Raises `UsageError` where there are none, or others."""
+    _check_files(_names_in(folder), str(folder), folder)
+    if (folder / _WEIGHTS).is_file():
+        return [folder / _WEIGHTS]
+    return [folder / name for name in _shards(folder / _INDEX)]
 
 
 def _existing(checkpoint: str) -> Path | None:
@@ -170,7 +172,7 @@ def _describe(folder: Path, kind: Kind, revision: str | None, notes: tuple[str, 
     if _is_ours(folder):
         return EncoderSource(folder, "manyhead", revision, notes)
     _check_files(_names_in(folder), str(folder), folder)
-    return EncoderSource(folder, kind, revision, notes + _read_config(folder)[1])
+    return EncoderSource(folder, kind, revision, notes + code_notes(folder))
 
 
 def _is_ours(folder: Path) -> bool:
@@ -198,67 +200,49 @@ def _check_files(names: Collection[str], where: str, folder: Path | None = None)
 def _problems(names: Collection[str], folder: Path | None) -> list[Problem]:
     """What an encoder lacks among the files ``names``; ``folder`` is where they are, or None if not on this machine."""
     problems: list[Problem] = []
-    if "config.json" not in names:
-        problems.append(Problem("has no config.json", expected=f"config.json, {_WEIGHTS} and a tokenizer"))
+    if CONFIG not in names:
+        problems.append(Problem(f"has no {CONFIG}", expected=f"{CONFIG}, {_WEIGHTS} and a tokenizer"))
     if not any(name in names for name in _TOKENIZERS):
         problems.append(Problem("has no tokenizer", expected=f"one of {', '.join(_TOKENIZERS)}"))
     if _WEIGHTS in names:
         return problems
     if _INDEX in names:
-        absent = [] if folder is None else _absent_shards(folder / _INDEX, names)
+        shards = [] if folder is None else _shards(folder / _INDEX)
+        absent = [name for name in shards if name not in names]
         return problems + [Problem(f"lacks {name}, which {_INDEX} names", do="copy it again") for name in absent]
-    pickled = sorted(name for name in names if "model" in name and name.endswith(_PICKLED))
+    pickled = sorted(name for name in names if _is_pickled(name))
     if pickled:
         problem = f"has pickled weights ({pickled[0]}), which can run code when they are loaded"
-        problems.append(Problem(problem, expected=_WEIGHTS, do=f"convert them once, if you trust them: {_CONVERT}"))
+        convert = _CONVERT if pickled[0].startswith("pytorch_model") else _CONVERT_FILE.replace("FROM", pickled[0])
+        problems.append(Problem(problem, expected=_WEIGHTS, do=f"convert them once, if you trust them: {convert}"))
     else:
         problems.append(Problem("has no weights", expected=_WEIGHTS))
     return problems
+
+
+def _is_pickled(name: str) -> bool:
+    return "/" not in name and name.endswith(_PICKLED) and not name.startswith(_NO_WEIGHTS)
 
 
 _CONVERT = (
     'python -c "from transformers import AutoModel as M, AutoTokenizer as T; '
     "M.from_pretrained('FROM').save_pretrained('TO'); T.from_pretrained('FROM').save_pretrained('TO')\""
 )
+_CONVERT_FILE = (
+    'python -c "from torch import load; from safetensors.torch import save_file; '
+    f"save_file(load('FROM', weights_only=True), '{_WEIGHTS}')\""
+)
 
 
-def _absent_shards(index: Path, names: Collection[str]) -> list[str]:
-    shards = _read_json(index).get("weight_map")
+def _shards(index: Path) -> list[str]:
+    shards = read_object(index).get("weight_map")
     if not isinstance(shards, dict):
         raise _error(f"{index}: has no weight_map", do="copy it again")
-    return sorted({str(name) for name in shards.values()} - set(names))
-
-
-def _read_config(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
-    path = folder / "config.json"
-    left_out: set[str] = set()
-    config = _without_code(_read_json(path), left_out)
-    note = f"{path}: left out {', '.join(sorted(left_out))}, which can load code"
-    return config, (note,) if left_out else ()
-
-
-def _without_code(value: Any, left_out: set[str]) -> Any:
-    """``value`` without the keys that can load code, at any depth; their names are added to ``left_out``."""
-    if isinstance(value, list):
-        return [_without_code(item, left_out) for item in value]
-    if not isinstance(value, dict):
-        return value
-    dangerous = {key for key in value if key.lstrip("_").removesuffix("_internal") in _NAMES_CODE}
-    left_out |= dangerous
-    kept = {key: item for key, item in value.items() if key not in dangerous and not key.startswith("_")}
-    return {key: _without_code(item, left_out) for key, item in kept.items()}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise _error(f"{path}: cannot be read: {error.strerror or error}", do="check the folder") from error
-    except (ValueError, RecursionError) as error:
-        raise _error(f"{path}: is no JSON: {error}", "a JSON object", "copy it again") from error
-    if not isinstance(value, dict):
-        raise _error(f"{path}: holds no JSON object", "a JSON object", "copy it again")
-    return value
+    names = sorted({str(name) for name in shards.values()})
+    if other := [name for name in names if not name.endswith(".safetensors")]:
+        do = f"convert it, if you trust it: {_CONVERT}"
+        raise _error(f"{index}: names {other[0]}", "safetensors files alone", do)
+    return names
 
 
 def _error(problem: str, expected: str | None = None, do: str | None = None) -> UsageError:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from manyhead.data.task_data import TaskData
-from manyhead.evaluation.metrics import overall, task_scores
+from manyhead.evaluation.metrics import constant_sides, overall, task_scores
 from manyhead.inference.outputs import TaskPredictions, predict_store
 from manyhead.model import MultiTaskModel
 from manyhead.objectives.base import Objective
@@ -18,12 +18,14 @@ class Evaluation:
     """Scores per task and over tasks; ``predictions`` are kept by task for files and reports.
 
     ``overall`` maps correlations to (r + 1) / 2, ``overall_raw`` does not; None where a task is absent or unbounded.
+    ``constant`` tells by task what makes its correlations 0 by definition: see `constant_sides`.
     """
 
     tasks: Scores
     overall: float | None
     overall_raw: float | None
     predictions: Mapping[str, TaskPredictions] = field(repr=False)
+    constant: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]], repr=False)
 
     def as_dict(self) -> dict[str, object]:
         """The JSON of ``manyhead evaluate``."""
@@ -41,6 +43,7 @@ def evaluate(
     """Scores ``model`` on one split of each task in ``data``; all must have targets."""
     scores: Scores = {}
     predictions: dict[str, TaskPredictions] = {}
+    constant: dict[str, tuple[str, ...]] = {}
     for name, split in data.items():
         task = recipe.tasks[name]
         found = predict_store(
@@ -49,7 +52,8 @@ def evaluate(
         if split.targets is None:
             raise ValueError(f"the {split.split} split of {name} has no targets")
         predictions[name] = found
+        constant[name] = constant_sides(found.values, split.targets)
         scores[name] = task_scores(task.kind, found.values, split.targets, task.range, len(task.label_names))
     primary = {name: task.metric for name, task in recipe.tasks.items()}
     mean, raw = overall(scores, primary)
-    return Evaluation(scores, mean, raw, predictions)
+    return Evaluation(scores, mean, raw, predictions, constant)

@@ -5,7 +5,7 @@ Shapes: predictions and targets are (E,), one value an example. Classification w
 ``(predictions, targets)`` in this order, wants at least one example and raises `ValueError` on other shapes.
 
 A correlation needs both sides to vary: where one is constant, `pearson`, `spearman` and `mcc` are 0 by definition,
-and `constant_predictions` tells the caller to say so. A value that is not a number makes `pearson`, `spearman` and
+and `constant_sides` tells the caller to say so. A value that is not a number makes `pearson`, `spearman` and
 `mse` not a number, and is no `exact_match`.
 """
 
@@ -181,6 +181,12 @@ def constant_predictions(predictions: ArrayLike) -> bool:
     """Whether all predictions are equal, so that correlations with them are 0 by definition."""
     column = np.asarray(predictions)
     return bool((column == column[:1]).all())
+
+
+def constant_sides(predictions: ArrayLike, targets: ArrayLike) -> tuple[str, ...]:
+    """Of "predictions" and "targets" those that are all equal, either of which makes correlations 0 by definition."""
+    sides = {"predictions": predictions, "targets": targets}
+    return tuple(name for name, column in sides.items() if constant_predictions(column))
 
 
 def _columns(predictions: ArrayLike, targets: ArrayLike) -> tuple[Array, Array]:

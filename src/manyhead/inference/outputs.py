@@ -1,6 +1,6 @@
 """From tokens to predictions: one task's examples in length-aware packed batches through the model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from manyhead.batching import length_batches, pack
 from manyhead.data.tokens import TokenStore
+from manyhead.errors import UsageError
+from manyhead.faults import at
 from manyhead.model import MultiTaskModel
 from manyhead.objectives.base import Objective, Predictions
 from manyhead.schedules.base import Part
@@ -67,20 +69,43 @@ def raw_outputs(
     tick: Callable[[int], None] | None = None,
 ) -> Floats:
     """The outputs (E, O), O = ``width``, of the task's head for every example of ``store``; see `predict_store`."""
-    device = next(model.parameters()).device
     found = np.empty((store.n_examples, width), dtype=np.float32)
     training = model.training
     model.eval()
     try:
         with torch.inference_mode():
             for examples in length_batches(store):
-                batch = pack([Part(task, examples)], {task: store}, segment_ids=segment_ids).to(device)
-                found[examples] = model(batch)[task].float().cpu().numpy()
+                for fitting, outputs in _fitting(model, task, store, examples, segment_ids=segment_ids):
+                    found[fitting] = outputs.float().cpu().numpy()
                 if tick is not None:
                     tick(len(examples))
     finally:
         model.train(training)
     return found
+
+
+def _fitting(
+    model: MultiTaskModel, task: str, store: TokenStore, examples: NDArray[np.int64], *, segment_ids: bool
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """The head's outputs (E, O) of ``examples`` in as many parts as memory asks for. Raises `UsageError`."""
+    waiting = [examples]
+    while waiting:
+        part = waiting.pop()
+        try:
+            parts = at("evaluation: forward", [Part(task, part)])
+            batch = pack(parts, {task: store}, segment_ids=segment_ids).to(next(model.parameters()).device)
+            outputs = model(batch)[task]
+        except torch.OutOfMemoryError as error:
+            if len(part) == 1:
+                raise UsageError(
+                    f"out of memory with one example of {task} ({error}); expected that one fits; lower "
+                    "encoder.max_tokens, or choose a smaller encoder"
+                ) from None
+            waiting += [part[len(part) // 2 :], part[: len(part) // 2]]
+        else:
+            yield part, outputs
+            continue
+        torch.cuda.empty_cache()
 
 
 def read_outputs(model: MultiTaskModel, task: str, objective: Objective, outputs: Tensor) -> TaskPredictions:

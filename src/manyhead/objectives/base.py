@@ -31,7 +31,8 @@ class Objective(Protocol):
     """Loss and meaning of a task's outputs.
 
     One that keeps something between steps is an ``nn.Module`` with it as its state. One with a true ``fits_threshold``
-    is given outputs to `predict` from which a threshold has been taken off, fitted on training rows.
+    is given outputs to `predict` from which a threshold has been taken off, fitted on training rows. One with a true
+    ``in_batch`` has losses that depend on which other examples they are computed with.
     """
 
     outputs: int

@@ -17,6 +17,8 @@ class CosineTripletError(CosineClasses, nn.Module):
     state.
     """
 
+    in_batch = True
+
     def __init__(self, margin: float) -> None:
         super().__init__()
         self.margin = margin

@@ -15,6 +15,8 @@ class MultipleNegatives(CosineClasses):
     Henderson 2017, equation 4, with scaled cosines in the place of dot products. Fewer than two positives give 0.
     """
 
+    in_batch = True
+
     def __init__(self, scale: float) -> None:
         self.scale = scale
 

@@ -41,7 +41,7 @@ def split_key(text: str) -> Keys:
 
 def join_key(keys: Keys) -> str:
     """The dotted key of segments; `split_key` reads it back."""
-    return ".".join(key if _PLAIN.fullmatch(key) else json.dumps(key, ensure_ascii=False) for key in keys)
+    return ".".join(key if _PLAIN.fullmatch(key) else _quoted(key) for key in keys)
 
 
 def key_text(key: object) -> str:
@@ -66,6 +66,11 @@ def value_at(keys: Keys, value: object) -> object:
         found = below(value, key)
         value = None if found is None else found[1]
     return value
+
+
+def _quoted(segment: str) -> str:
+    """In quotes, on one line."""
+    return json.dumps(segment, ensure_ascii=not segment.isprintable())
 
 
 def _unquoted(segment: str) -> str:

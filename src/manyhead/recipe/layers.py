@@ -80,29 +80,32 @@ def at_place(fault: Fault, place: Place) -> Problem:
     return Problem(problem or "", place.path, place.line, join_key(fault.keys) or None, expected, do)
 
 
-def plain(value: object) -> Any:
+def plain(value: object, keys: Keys = ()) -> Any:
     """A copy of Python values as YAML has them: lists for tuples, text for paths, mappings for models.
 
-    Raises `RecipeError` for text that no file can hold.
+    Raises `RecipeError` for text that no file can hold; ``keys`` are those that lead to the value.
     """
     if isinstance(value, BaseModel):
         value = value.model_dump(by_alias=True)
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in cast("Mapping[object, object]", value).items()}
+        items = cast("Mapping[object, object]", value).items()
+        for key, _ in items:
+            _text(str(key), (*keys, ascii(key)))
+        return {key: plain(item, (*keys, key_text(key))) for key, item in items}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in cast("Sequence[object]", value)]
-    return _text(str(value)) if isinstance(value, str | Path) else value
+        return [plain(item, (*keys, str(place))) for place, item in enumerate(cast("Sequence[object]", value))]
+    return _text(str(value), keys) if isinstance(value, str | Path) else value
 
 
 def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def _text(text: str) -> str:
+def _text(text: str, keys: Keys) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise RecipeError([Problem(f"{text!r} is not valid Unicode")]) from None
+        raise RecipeError([Problem(f"{text!r} is not valid Unicode", key=join_key(keys) or None)]) from None
     return text
 
 

@@ -369,6 +369,10 @@ class Stage(Strict):
         default="all", description="Clip the whole gradient, or each task's before they are combined."
     )
     clip_always: bool = Field(default=False, description="Scale shorter gradients up to `clip_norm` as well (S3).")
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        default="stop",
+        description="A step whose loss or gradient is not a finite number: end the run, or leave it out.",
+    )
     evaluate_every_steps: int | None = Field(default=None, ge=1, description="null: once an epoch.")
     checkpoint_every_steps: int | None = Field(default=None, ge=1, description="null: at each evaluation.")
     keep_checkpoints: int = Field(default=2, ge=1, description="Newest checkpoints kept, beside the best.")

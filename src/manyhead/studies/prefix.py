@@ -14,11 +14,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from manyhead.files import new_folder, read_json, write_json, writing
+from manyhead.files import new_folder, read_json, writing
 from manyhead.recipe.load import load_recipe, recipe_yaml
 from manyhead.recipe.schema import Recipe
 from manyhead.studies.runs import PlannedRun, prefix_digests
-from manyhead.training.run_folder import CHECKPOINTS, RECIPE, STATE
+from manyhead.training.run_folder import CHECKPOINTS, RECIPE, STATE, RunFolder
 
 _DIGITS = 12
 
@@ -77,8 +77,9 @@ def begin_from(source: Path, target: Path, recipe: Recipe) -> None:
         ignored = shutil.ignore_patterns(".lock", ".tmp-*")
         shutil.copytree(source, temporary, symlinks=True, ignore=ignored, copy_function=_link, dirs_exist_ok=True)
         pinned = load_recipe(source / RECIPE).recipe.with_changes(name=target.name, stages=recipe.stages)
-        (temporary / RECIPE).write_text(recipe_yaml(pinned), encoding="utf-8")
-        write_json(temporary / STATE, {**read_json(source / STATE), "status": "stopped"})
+        copied = RunFolder(temporary)
+        copied.replace_recipe(recipe_yaml(pinned))
+        copied.update_state(status="stopped")
 
 
 def _needs(recipe: Recipe, count: int) -> list[object]:

@@ -7,25 +7,25 @@ It is published by one rename. Nothing is pickled.
 
 import json
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from manyhead.errors import CheckpointError
-from manyhead.files import new_folder, sha256_of, write_json, writing
-from manyhead.model import load_weights, save_weights
+from manyhead.faults import at
+from manyhead.files import manifest_problem, new_folder, write_json, write_manifest, writing
+from manyhead.model import load_weights, save_tensors
 from manyhead.optimizers.state import restore_state, saved_state
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 EXTRAS_FILE = "extras.safetensors"
 STATE = "state.json"
-MANIFEST = "manifest.json"
 _NEEDED = (WEIGHTS, OPTIMIZER, STATE)
 
 EXTRAS = "extras."
@@ -41,36 +41,53 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save_checkpoint(
-    folder: Path,
-    step: int,
-    model: nn.Module,
-    extras: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    *,
-    state: dict[str, Any],
-) -> Checkpoint:
-    """Writes and publishes the checkpoint of ``step`` below ``folder``, in the place of a damaged one that is there.
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint of ``step`` will hold, copied: training may go on while it is written."""
 
-    ``extras`` is what only training has. Raises `WriteError` where the disk is full or read-only; nothing half-written
-    is left.
-    """
+    step: int
+    weights: Mapping[str, Tensor]
+    extras: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    state: Mapping[str, Any]
+
+
+def take_snapshot(
+    step: int, model: nn.Module, extras: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
+) -> Snapshot:
+    """Copies weights, optimiser state and ``extras``, which is what only training has, to the CPU."""
     tensors, numbers = saved_state(optimizer, trained_parameters(model, extras))
-    state = {"step": step, **state, "optimizer": numbers}
-    final = checkpoint_folder(folder, step)
-    with writing(str(final)):
-        shutil.rmtree(final, ignore_errors=True)
-    with writing(str(final)), new_folder(final) as temporary:
-        save_weights(model, temporary / WEIGHTS)
-        save_file(tensors, temporary / OPTIMIZER, metadata={"format": "pt"})
-        if extras.state_dict():
-            save_weights(extras, temporary / EXTRAS_FILE)
-        write_json(temporary / STATE, state)
-        manifest = {
-            path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(temporary.iterdir())
-        }
-        write_json(temporary / MANIFEST, {"files": manifest})
-    return Checkpoint(final, step, state)
+    return Snapshot(
+        step,
+        _copied(model.state_dict()),
+        _copied(extras.state_dict()),
+        _copied(tensors),
+        {"step": step, **state, "optimizer": numbers},
+    )
+
+
+def write_checkpoint(folder: Path, snapshot: Snapshot) -> Checkpoint:
+    """Writes and publishes ``snapshot`` below ``folder``, in the place of a checkpoint of the same step.
+
+    Raises `WriteError` where the disk is full or read-only; nothing half-written is left, and what was there stays.
+    """
+    final = checkpoint_folder(folder, snapshot.step)
+    with writing(str(final)), new_folder(final, replace=True) as temporary:
+        save_tensors(snapshot.weights, temporary / WEIGHTS)
+        at("checkpoint: weights written", temporary)
+        save_tensors(snapshot.optimizer, temporary / OPTIMIZER)
+        at("checkpoint: optimiser written", temporary)
+        if snapshot.extras:
+            save_tensors(snapshot.extras, temporary / EXTRAS_FILE)
+        write_json(temporary / STATE, snapshot.state)
+        at("checkpoint: state written", temporary)
+        write_manifest(temporary)
+        at("checkpoint: manifest written", temporary)
+    return Checkpoint(final, snapshot.step, dict(snapshot.state))
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 
 def trained_parameters(model: nn.Module, extras: nn.Module) -> dict[str, nn.Parameter]:
@@ -119,17 +136,10 @@ def checkpoint_folders(folder: Path) -> list[Path]:
 
 def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint's files, or None."""
-    try:
-        files = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
-        for name in {*_NEEDED, *files}:
-            found = path / name
-            if found.stat().st_size != files[name]["size"]:
-                return f"{name} has {found.stat().st_size} bytes, the manifest says {files[name]['size']}"
-            if sha256_of(found) != files[name]["sha256"]:
-                return f"{name} is not what was written (sha256 differs)"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"the manifest or a file cannot be read ({error})"
-    return None
+    problem = manifest_problem(path, _NEEDED)
+    if problem is None and checkpoint_folder(path.parent, read_state(path)["step"]) != path:
+        return f"{STATE} is that of another step"
+    return problem
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -137,17 +147,21 @@ def read_state(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads((path / STATE).read_text(encoding="utf-8")))
 
 
-def rotate(folder: Path, keep: int, best_of: Callable[[Checkpoint], int | None], pinned: Collection[int] = ()) -> None:
+def rotate(
+    folder: Path, newest: int, keep: int, best_of: Callable[[Checkpoint], int | None], pinned: Collection[int] = ()
+) -> None:
     """Removes all but the ``keep`` newest checkpoints and those that were the best when one of these was written.
 
-    So each checkpoint that is kept can be gone on from. ``best_of`` tells the step of the best; the steps ``pinned``
-    stay.
+    So each checkpoint that is kept can be gone on from. ``newest`` is the step of the newest: those behind it, which
+    could not be gone on from, are removed. ``best_of`` tells the step of the best; the steps ``pinned`` stay.
     """
-    newest = checkpoint_folders(folder)[-keep:]
-    bests = {best_of(Checkpoint(path, int(state["step"]), state)) for path in newest for state in [read_state(path)]}
-    kept = {*newest, *(checkpoint_folder(folder, step) for step in (*bests, *pinned) if step is not None)}
+    found = [path for path in checkpoint_folders(folder) if path <= checkpoint_folder(folder, newest)][-keep:]
+    states = {path: read_state(path) for path in found if manifest_problem(path, (STATE,), others=False) is None}
+    bests = {best_of(Checkpoint(path, int(state["step"]), state)) for path, state in states.items()}
+    kept = {*found, *(checkpoint_folder(folder, step) for step in (*bests, *pinned) if step is not None)}
     for path in checkpoint_folders(folder):
         if path not in kept:
             doomed = path.with_name(f".tmp-old-{path.name}")
             path.rename(doomed)
+            at("checkpoint: an old one is being removed", doomed)
             shutil.rmtree(doomed, ignore_errors=True)

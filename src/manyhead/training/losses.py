@@ -75,6 +75,12 @@ class Lesson:
     teaching: Teaching | None
     segment_ids: bool
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether losses are means over examples: a step cut into pieces then is the step."""
+        objectives = [each for task in self.tasks.values() for each in (task.main, *(own for _, own in task.auxiliary))]
+        return self.pretraining is None and not any(getattr(each, "in_batch", False) for each in objectives)
+
     def tokens(self, parts: Sequence[Part]) -> int:
         """Tokens of the parts' examples."""
         found = 0

@@ -1,16 +1,32 @@
 """The run folder: created by one rename, locked while it is written, its log cut back on resume."""
 
+import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from manyhead.errors import CheckpointError, UsageError
-from manyhead.files import new_folder, read_json, sync_folder, write_json, writing
+from manyhead.faults import at
+from manyhead.files import (
+    MANIFEST,
+    manifest_problem,
+    new_folder,
+    read_json,
+    restore_replaced,
+    sha256_of,
+    sync_folder,
+    write_json,
+    write_manifest,
+    write_text,
+    writing,
+)
 
 RECIPE = "recipe.yaml"
 STATE = "state.json"
@@ -22,6 +38,9 @@ MODEL = "model"
 ENCODER = "encoder"
 PREDICTIONS = "predictions"
 _LOCK = ".lock"
+_NEXT_RECIPE = ".tmp-next-recipe.yaml"
+_CHUNK = 1 << 20
+_NOTHING = hashlib.sha256().hexdigest()
 
 
 class RunFolder:
@@ -31,51 +50,96 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / CHECKPOINTS
         self.encoder = path / ENCODER
-        self._metrics: Any = None
+        self._metrics: FileIO | None = None
+        self._logged = hashlib.sha256()
 
     def read_state(self) -> dict[str, Any]:
-        """state.json. Raises `CheckpointError` where it cannot be read."""
-        return read_json(self.path / STATE)
+        """state.json. Raises `CheckpointError` where it cannot be read, or is not what was written."""
+        state = read_json(self.path / STATE)
+        if not isinstance(state, dict) or state.pop("sha256", None) != _hash_of(state):
+            raise CheckpointError(
+                f"{self.path / STATE}: is not what was written (sha256 differs); expected the run's own file; bring it "
+                "back, or start a new run by --out"
+            )
+        return state
 
     def update_state(self, **changes: Any) -> None:
         """Replaces keys of state.json."""
         with writing(str(self.path / STATE)):
-            write_json(self.path / STATE, {**self.read_state(), **changes})
+            _write_state(self.path, {**self.read_state(), **changes})
+
+    def replace_recipe(self, text: str) -> None:
+        """Replaces recipe.yaml, and what the manifest says of it."""
+        with writing(str(self.path / RECIPE)):
+            write_text(self.path / _NEXT_RECIPE, text)
+            write_json(self.path / MANIFEST, self._manifest_with_next_recipe())
+            (self.path / _NEXT_RECIPE).replace(self.path / RECIPE)
+            sync_folder(self.path)
+
+    def _manifest_with_next_recipe(self) -> dict[str, Any]:
+        path = self.path / _NEXT_RECIPE
+        facts = {"size": path.stat().st_size, "sha256": sha256_of(path)}
+        return {"files": {**read_json(self.path / MANIFEST)["files"], RECIPE: facts}}
+
+    def check_whole(self) -> None:
+        """Raises `CheckpointError` where recipe.yaml, or the encoder's configuration or tokenizer, was changed."""
+        problem = manifest_problem(self.path, [RECIPE])
+        if problem is not None:
+            raise CheckpointError(
+                f"{self.path}: {problem}; expected the run's own file; bring it back, or start a new run by --out"
+            )
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Appends one line to metrics.jsonl."""
         with writing(str(self.path / METRICS)):
             if self._metrics is None:
-                self._metrics = (self.path / METRICS).open("ab")
-            line = json.dumps(record, ensure_ascii=False, allow_nan=False)
-            self._metrics.write(line.encode() + b"\n")
-            self._metrics.flush()
+                self._metrics = (self.path / METRICS).open("ab", buffering=0)
+            line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+            if at("log", self._metrics.write(line)) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._logged.update(line)
 
-    def logged_bytes(self) -> int:
-        """Length of metrics.jsonl on disk, which a checkpoint records."""
-        path = self.path / METRICS
+    def logged(self) -> tuple[int, str]:
+        """Length and sha256 of metrics.jsonl, which a checkpoint records."""
+        return self._logged_bytes(), self._logged.hexdigest()
+
+    def sync_log(self) -> None:
+        """Brings to the disk what was logged so far."""
         if self._metrics is not None:
-            os.fsync(self._metrics.fileno())
-        return path.stat().st_size if path.exists() else 0
+            with writing(str(self.path / METRICS)):
+                os.fsync(self._metrics.fileno())
 
-    def cut_log(self, size: int) -> None:
+    def cut_log(self, size: int, sha256: str = _NOTHING) -> bool:
         """Cuts metrics.jsonl back to ``size`` bytes, dropping what was logged after a checkpoint.
 
-        Raises `CheckpointError` where it is shorter: lines that the checkpoint knew are gone.
+        Says whether what is left is what was logged. Raises `CheckpointError` where lines that the checkpoint knew are
+        gone.
         """
         path = self.path / METRICS
-        if self.logged_bytes() < size:
+        if self._logged_bytes() < size:
             raise CheckpointError(
-                f"{path}: has {self.logged_bytes()} bytes, the checkpoint was written at {size}; expected the run's "
+                f"{path}: has {self._logged_bytes()} bytes, the checkpoint was written at {size}; expected the run's "
                 "own log; bring it back or start a new run by --out"
             )
-        if path.exists() and path.stat().st_size > size:
+        self._logged = hashlib.sha256()
+        if path.exists():
             with path.open("r+b") as file:
                 file.truncate(size)
                 os.fsync(file.fileno())
+                while chunk := file.read(_CHUNK):
+                    self._logged.update(chunk)
+        return self._logged.hexdigest() == sha256
 
-    def remove_leftovers(self) -> None:
-        """Removes temporary files and folders that a killed process left; call it while the run is locked."""
+    def _logged_bytes(self) -> int:
+        path = self.path / METRICS
+        return path.stat().st_size if path.exists() else 0
+
+    def undo_what_was_half_done(self) -> None:
+        """Undoes what a killed process left half done; call it while the run is locked."""
+        restore_replaced(self.checkpoints)
+        following = self.path / _NEXT_RECIPE
+        if following.is_file() and read_json(self.path / MANIFEST) == self._manifest_with_next_recipe():
+            following.replace(self.path / RECIPE)
         for path in [*self.path.glob(".tmp-*"), *self.checkpoints.glob(".tmp-*")]:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
@@ -131,22 +195,34 @@ def is_empty(path: Path) -> bool:
 
 
 def create_run(path: Path, recipe: str, state: Mapping[str, Any], save_encoder: Callable[[Path], None]) -> RunFolder:
-    """A new run at ``path``, already holding recipe.yaml, state.json and the encoder's configuration and tokenizer."""
+    """A new run at ``path``, already holding state.json, recipe.yaml and the encoder's configuration and tokenizer.
+
+    A manifest has the hashes of the last three, which do not change; state.json has its own.
+    """
     check_free(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_folder(path) as temporary:
             (temporary / RECIPE).write_text(recipe, encoding="utf-8")
-            write_json(temporary / STATE, state)
-            (temporary / CHECKPOINTS).mkdir()
             (temporary / ENCODER).mkdir()
             save_encoder(temporary / ENCODER)
+            write_manifest(temporary)
+            _write_state(temporary, state)
+            (temporary / CHECKPOINTS).mkdir()
     except FileExistsError:
         raise _taken(path) from None
     except OSError:
         with writing(str(path)):
             raise
     return RunFolder(path)
+
+
+def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    write_json(folder / STATE, {**state, "sha256": _hash_of(state)})
+
+
+def _hash_of(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _taken(path: Path) -> UsageError:

@@ -1,94 +1,43 @@
 """A run's stages, one after the other: consuming step records, logging, evaluating, saving, stopping."""
 
+import math
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from manyhead.data.task_data import TaskData
-from manyhead.errors import CheckpointError, DivergedError, StoppedError
+import torch
+
+from manyhead.errors import CheckpointError, DivergedError, StoppedError, UsageError
 from manyhead.evaluation.evaluate import Evaluation
-from manyhead.evaluation.metrics import METRICS, overall
+from manyhead.faults import at
+from manyhead.files import writing
 from manyhead.model import MultiTaskModel, load_weights
-from manyhead.rates import Rate
-from manyhead.recipe.schema import Stage
-from manyhead.schedules.base import Indices, Schedule
 from manyhead.training.checkpoint import (
     WEIGHTS,
     Checkpoint,
+    Snapshot,
     checkpoint_folder,
     checkpoint_folders,
     damage,
     load_checkpoint,
     rotate,
-    save_checkpoint,
+    take_snapshot,
+    write_checkpoint,
 )
 from manyhead.training.loop import StepRecord, steps
 from manyhead.training.observer import Observer, StageInfo
-from manyhead.training.run_folder import RunFolder
-from manyhead.training.signals import StopRequest
-from manyhead.training.step import Learner
+from manyhead.training.run_folder import METRICS, RunFolder
+from manyhead.training.signals import Interruption, StopRequest
+from manyhead.training.stage_plan import Progress, StagePlan, progress_of, selection_score
 from manyhead.training.thresholds import fit_thresholds
+from manyhead.training.writer import Writer
 
-
-@dataclass(frozen=True)
-class StagePlan:
-    """A stage, built: what learns, in which order, at which rate, for how long.
-
-    ``trainable`` names the model's parameters that train; ``rows`` are the training rows in use, by task. ``fitted``
-    are the training rows of all tasks, of this stage or not, that a threshold may be fitted on.
-    """
-
-    options: Stage
-    learner: Learner
-    schedule: Schedule
-    rate: Rate
-    total_steps: int
-    trainable: frozenset[str]
-    rows: Mapping[str, Indices]
-    fitted: Mapping[str, tuple[TaskData, Indices]]
-
-    @property
-    def evaluate_every(self) -> int:
-        """Steps between evaluations."""
-        return self.options.evaluate_every_steps or self.schedule.epoch_steps
-
-    @property
-    def checkpoint_every(self) -> int:
-        """Steps between checkpoints."""
-        return self.options.checkpoint_every_steps or self.evaluate_every
-
-
-@dataclass
-class Progress:
-    """Where a run is; saved with each checkpoint. ``best_*`` and ``stale`` belong to the current stage.
-
-    ``stage_bests`` are the steps of the best checkpoints of finished stages, by their names.
-    """
-
-    stage: int = 0
-    stage_step: int = 0
-    stage_done: bool = False
-    step: int = 0
-    stage_bests: dict[str, int] = field(default_factory=dict)
-    best_score: float | None = None
-    best_step: int | None = None
-    stale: int = 0
-    seconds: float = 0.0
-    tokens: int = 0
-    examples: dict[str, int] = field(default_factory=dict)
-    logged_bytes: int = 0
-
-    def add(self, record: StepRecord) -> None:
-        """Counts one update."""
-        self.stage_step += 1
-        self.step += 1
-        self.seconds += record.seconds
-        self.tokens += record.tokens
-        for task, count in record.examples.items():
-            self.examples[task] = self.examples.get(task, 0) + count
+SKIPPED_IN_A_ROW = 20
+"""Steps without a finite loss and gradient, one behind the other, that end a run which skips them."""
 
 
 class StageRunner:
@@ -118,6 +67,7 @@ class StageRunner:
         self.stop = stop
         self.progress = Progress()
         self.best_evaluation: Evaluation | None = None
+        self._writer = Writer()
 
     @property
     def model(self) -> MultiTaskModel:
@@ -126,33 +76,31 @@ class StageRunner:
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Goes back to ``checkpoint``: weights, optimiser, place, and the log as long as it was then."""
-        self.progress = _progress(checkpoint)
+        self.progress = progress_of(checkpoint)
         learner = self.plans[self.progress.stage].learner
         load_checkpoint(checkpoint, self.model, learner.extras, learner.optimizer)
-        self.folder.cut_log(self.progress.logged_bytes)
+        if not self.folder.cut_log(self.progress.logged_bytes, self.progress.logged_sha256):
+            self._event(f"{self.folder.path / METRICS} is not what was logged (sha256 differs); training is not harmed")
         if self.progress.best_step is not None:
             self.folder.point_best(checkpoint_folder(self.folder.checkpoints, self.progress.best_step))
+        keep = self.plans[self.progress.stage].options.keep_checkpoints
+        rotate(self.folder.checkpoints, checkpoint.step, keep, _best_of, self._pinned())
 
     def run(self) -> None:
-        """Runs what is left of all stages; the model then holds the best weights of the last one."""
-        while True:
-            plan = self.plans[self.progress.stage]
-            if not self.progress.stage_done:
-                self._run_stage(plan)
-            self._load_best()
-            if self.progress.stage + 1 == len(self.plans):
-                return
-            self._start_next_stage()
+        """Runs what is left of all stages; the model then holds the best weights of the last one.
 
-    def _start_next_stage(self) -> None:
-        if self.progress.best_step is not None:
-            self.progress.stage_bests[self.plans[self.progress.stage].options.name] = self.progress.best_step
-        self.progress.stage += 1
-        self.progress.stage_step = 0
-        self.progress.stage_done = False
-        self.progress.best_score = None
-        self.progress.stale = 0
-        self.best_evaluation = None
+        Raises `StoppedError` where a signal came: everything is saved, up to the last step.
+        """
+        with self._writer, self.stop.deferred():
+            while True:
+                plan = self.plans[self.progress.stage]
+                if not self.progress.stage_done:
+                    self._run_stage(plan)
+                self._load_best()
+                if self.progress.stage + 1 == len(self.plans):
+                    return
+                self.progress.enter_next_stage(plan.options.name)
+                self.best_evaluation = None
 
     def _run_stage(self, plan: StagePlan) -> None:
         progress = self.progress
@@ -163,27 +111,70 @@ class StageRunner:
             self._teach(plan)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in plan.trainable)
-        for record in steps(plan.learner, plan.schedule, plan.rate, start=progress.stage_step, stop=plan.total_steps):
-            progress.add(record)
-            self._log_step(plan, record)
-            self.observer.stepped(record)
-            last = progress.stage_step == plan.total_steps
-            improved = False
-            if last or progress.stage_step % plan.evaluate_every == 0:
+        if progress.unscored:
+            self._conclude(plan)
+        for record in () if progress.stage_done else self._records(plan):
+            self._count(plan, record)
+            self._conclude(plan)
+            if progress.stage_done:
+                break
+        if progress.stage_step < plan.total_steps:
+            self._event(f"stage {plan.options.name} ended early: no better score in {progress.stale} evaluations")
+
+    def _records(self, plan: StagePlan) -> Iterator[StepRecord]:
+        """Takes the stage's steps. Before an error of one is raised, what the steps before it did is saved."""
+        learner = plan.learner if self.progress.pieces is None else plan.learner.in_pieces(self.progress.pieces)
+        try:
+            yield from steps(learner, plan.schedule, plan.rate, start=self.progress.stage_step, stop=plan.total_steps)
+        except (DivergedError, UsageError):
+            if self.progress.stage_step and _is_finite(self.model):
+                self._save(plan, improved=False)
+            raise
+        except torch.OutOfMemoryError as error:
+            raise UsageError(
+                f"stage {plan.options.name}, step {self.progress.stage_step + 1}: the optimiser's state does not fit "
+                f"into memory ({error}); the checkpoint before is kept; expected room for it beside the weights; "
+                "choose a smaller encoder, or freeze a part of it"
+            ) from None
+
+    def _count(self, plan: StagePlan, record: StepRecord) -> None:
+        """Notes what a step did."""
+        progress = self.progress
+        progress.add(record)
+        if record.pieces != (progress.pieces or plan.options.accumulation):
+            self._event(f"out of memory at step {record.step}: steps are cut into {record.pieces} pieces from here on")
+            progress.pieces = record.pieces
+        self._log_step(plan, record)
+        if record.skipped:
+            self._event(f"step {record.step} of stage {plan.options.name} was no finite number and is skipped")
+        at("step: logged", record)
+        self.observer.stepped(record)
+
+    def _conclude(self, plan: StagePlan) -> None:
+        """Does what is due after a step: an evaluation, a checkpoint, the end of the stage, the end by a signal."""
+        progress = self.progress
+        last = progress.stage_step == plan.total_steps
+        improved = False
+        if last or progress.stage_step % plan.evaluate_every == 0:
+            try:
                 improved = self._evaluate(plan)
-                patience = plan.options.early_stopping
-                last = last or (patience is not None and progress.stale >= patience.patience)
-            progress.stage_done = last
-            if last or improved or self.stop or progress.stage_step % plan.checkpoint_every == 0:
-                self._save(plan, improved)
-            if self.stop and not (last and progress.stage + 1 == len(self.plans)):
+            except Interruption:
+                self._save(plan, improved=False)
                 self._end_by_signal()
-            if last:
-                if progress.stage_step < plan.total_steps:
-                    self._event(
-                        f"stage {plan.options.name} ended early: no better score in {progress.stale} evaluations"
-                    )
-                return
+            patience = plan.options.early_stopping
+            last = last or (patience is not None and progress.stale >= patience.patience)
+        progress.unscored = False
+        progress.stage_done = last
+        too_many = progress.skipped_in_a_row >= SKIPPED_IN_A_ROW
+        if last or improved or too_many or self.stop or progress.stage_step % plan.checkpoint_every == 0:
+            self._save(plan, improved)
+        if too_many:
+            raise DivergedError(
+                f"stage {plan.options.name}, step {progress.stage_step}: {SKIPPED_IN_A_ROW} steps in a row were no "
+                "finite numbers; the weights before them are kept; lower the learning rate"
+            )
+        if self.stop:
+            self._end_by_signal()
 
     def _begin(self, plan: StagePlan) -> None:
         """Brings the model to the stage's start, and keeps the run's first weights for stages that go back to them."""
@@ -198,6 +189,8 @@ class StageRunner:
     def _teach(self, plan: StagePlan) -> None:
         """Asks the teachers; the model keeps the weights that it has."""
         assert plan.options.distillation is not None
+        self._writer.wait()
+        at("teachers: asked", plan)
         bests = {
             name: checkpoint_folder(self.folder.checkpoints, step)
             for name, step in self.progress.stage_bests.items()
@@ -206,7 +199,10 @@ class StageRunner:
         for folder in bests.values():
             _check_whole(folder)
         weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        self.teach(plan, {name: folder / WEIGHTS for name, folder in bests.items()})
+        try:
+            self.teach(plan, {name: folder / WEIGHTS for name, folder in bests.items()})
+        except Interruption:
+            self._end_by_signal()
         self.model.load_state_dict(weights)
 
     def _evaluate(self, plan: StagePlan) -> bool:
@@ -217,7 +213,9 @@ class StageRunner:
         if plan.options.pretraining is not None:
             return True
         began = time.perf_counter()
-        fit_thresholds(self.model, plan.fitted, segment_ids=plan.learner.lesson.segment_ids)
+        at("evaluation: begins", plan)
+        segment_ids = plan.learner.lesson.segment_ids
+        fit_thresholds(self.model, plan.fitted, segment_ids=segment_ids, tick=lambda _: self.stop.check())
         evaluation = self.evaluate()
         if evaluation is None:
             return True
@@ -245,27 +243,23 @@ class StageRunner:
             )
 
     def _save(self, plan: StagePlan, improved: bool) -> None:
-        progress = self.progress
+        """Takes a checkpoint; it is written while training goes on."""
+        progress, learner = self.progress, plan.learner
+        at("save: begins", progress.step)
+        if not _is_finite(self.model):
+            raise DivergedError(
+                f"stage {plan.options.name}, step {progress.stage_step}: the weights are not finite numbers; the "
+                "checkpoint before is kept; lower the learning rate"
+            )
         if improved:
             progress.best_step = progress.step
-        progress.logged_bytes = self.folder.logged_bytes()
-        learner = plan.learner
-        save_checkpoint(
-            self.folder.checkpoints,
-            progress.step,
-            self.model,
-            learner.extras,
-            learner.optimizer,
-            state={"stage": plan.options.name, "progress": asdict(progress)},
+        progress.logged_bytes, progress.logged_sha256 = self.folder.logged()
+        state = {"stage": plan.options.name, "progress": asdict(progress)}
+        snapshot = take_snapshot(progress.step, self.model, learner.extras, learner.optimizer, state)
+        self._writer.write(
+            partial(_write, self.folder, snapshot, plan.options.keep_checkpoints, improved, self._pinned())
         )
-        if improved:
-            self.folder.point_best(checkpoint_folder(self.folder.checkpoints, progress.step))
-        rotate(
-            self.folder.checkpoints,
-            plan.options.keep_checkpoints,
-            lambda kept: _progress(kept).best_step,
-            self._pinned(),
-        )
+        at("save: ends", progress.step)
 
     def _pinned(self) -> set[int]:
         """Steps of the checkpoints that later stages need: the run's first weights, and those of teachers."""
@@ -279,29 +273,36 @@ class StageRunner:
             self._load(checkpoint_folder(self.folder.checkpoints, self.progress.best_step))
 
     def _load(self, checkpoint: Path) -> None:
+        self._writer.wait()
         _check_whole(checkpoint)
         load_weights(self.model, checkpoint / WEIGHTS)
 
-    def _end_by_signal(self) -> None:
+    def _end_by_signal(self) -> NoReturn:
         number = self.stop.signal_number
         assert number is not None
+        self._writer.wait()
         self._event(f"stopped by signal {number}")
         self.folder.update_state(status="stopped")
-        saved = checkpoint_folders(self.folder.checkpoints)[-1].name
-        raise StoppedError(f"stopped; saved as {saved} in {self.folder.path}; go on with --resume", number)
+        saved = checkpoint_folders(self.folder.checkpoints)
+        what = f"saved as {saved[-1].name}" if saved else "no step was taken yet"
+        raise StoppedError(f"stopped; {what} in {self.folder.path}; go on with --resume", number)
 
     def _log_step(self, plan: StagePlan, record: StepRecord) -> None:
-        conflicts = {} if record.cosines is None else {"cosines": record.cosines}
+        extra: dict[str, Any] = {} if record.cosines is None else {"cosines": record.cosines}
+        if self.progress.pieces is not None:
+            extra["pieces"] = record.pieces
+        if record.skipped:
+            extra["skipped"] = True
         self.folder.log(
             {
                 "kind": "step",
                 "stage": plan.options.name,
                 "step": self.progress.step,
                 "epoch": record.epoch,
-                "losses": record.losses,
+                "losses": {task: _finite(loss) for task, loss in record.losses.items()},
                 "lr": record.lr,
-                "grad_norm": record.grad_norm,
-                **conflicts,
+                "grad_norm": _finite(record.grad_norm),
+                **extra,
                 "examples": record.examples,
                 "tokens": record.tokens,
                 "time": _clock(record.seconds),
@@ -313,30 +314,34 @@ class StageRunner:
         self.observer.event(text)
 
 
+def _write(folder: RunFolder, snapshot: Snapshot, keep: int, improved: bool, pinned: set[int]) -> None:
+    """Publishes a checkpoint, then points to it where it is the best, and only then removes old ones."""
+    folder.sync_log()
+    checkpoint = write_checkpoint(folder.checkpoints, snapshot)
+    if improved:
+        folder.point_best(checkpoint.folder)
+        at("save: best linked", checkpoint)
+    with writing(str(folder.checkpoints)):
+        rotate(folder.checkpoints, snapshot.step, keep, _best_of, pinned)
+
+
+def _best_of(checkpoint: Checkpoint) -> int | None:
+    return progress_of(checkpoint).best_step
+
+
+def _is_finite(model: MultiTaskModel) -> bool:
+    """Whether all weights are finite numbers: one that is none makes its sum none."""
+    return bool(torch.stack([parameter.detach().sum() for parameter in model.parameters()]).isfinite().all())
+
+
+def _finite(value: float) -> float | None:
+    """A number as JSON has it, which knows only finite ones."""
+    return value if math.isfinite(value) else None
+
+
 def _check_whole(checkpoint: Path) -> None:
     if problem := damage(checkpoint):
         raise CheckpointError(f"{checkpoint}: {problem}; expected weights that the run needs; start a new run by --out")
-
-
-def _progress(checkpoint: Checkpoint) -> Progress:
-    return Progress(**checkpoint.state["progress"])
-
-
-def selection_score(
-    evaluation: Evaluation, select_by: str, primary: Mapping[str, str], trained: Collection[str]
-) -> float:
-    """The number that picks the best checkpoint, higher being better.
-
-    ``overall`` is taken over the tasks of the stage, ``trained``, that were scored, or where none was, over all that
-    were: heads that the stage leaves alone say nothing of it. A metric that is better when lower counts negative.
-    """
-    if select_by == "overall":
-        tasks = [task for task in evaluation.tasks if task in trained] or list(evaluation.tasks)
-        mean, _ = overall(evaluation.tasks, {task: primary[task] for task in tasks})
-        return float("-inf") if mean is None else mean
-    task, metric = select_by.rsplit(".", 1)
-    value = float(evaluation.tasks[task][metric])
-    return value if METRICS[metric].higher_is_better else -value
 
 
 def _info(plan: StagePlan, first_step: int) -> StageInfo:

@@ -1,31 +1,39 @@
 """One update: the pieces of a step forward and backward, balancing, clipping, optimiser."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from manyhead.balancing.base import Balancer, Signals
 from manyhead.errors import DivergedError
+from manyhead.faults import at
 from manyhead.schedules.base import Part, Step
 from manyhead.training.clipping import Clipping, clip
 from manyhead.training.gradients import Gradients
 from manyhead.training.losses import Lesson
 
 
+class PieceTooLargeError(Exception):
+    """A piece of a step did not fit into the device's memory. Nothing was changed: the step can be taken again."""
+
+
 @dataclass(frozen=True)
 class Learner:
     """Everything an update needs but the step itself.
 
-    ``extras`` are the modules with a state that only training has. ``stage`` is the stage's name, for draws and
-    messages; ``lr`` the encoder's full rate, for the record.
+    ``gradients`` collects those of a step cut into ``accumulation`` pieces, ``gradients_for`` makes one for another
+    number of pieces. ``extras`` are the modules with a state that only training has. ``stage`` is the stage's name, for
+    draws and messages; ``lr`` the encoder's full rate, for the record. ``skips`` updates that are not finite.
     """
 
     lesson: Lesson
     balancer: Balancer
     gradients: Gradients
+    gradients_for: Callable[[int], Gradients]
     optimizer: torch.optim.Optimizer
     clipping: Clipping
     accumulation: int
@@ -33,41 +41,85 @@ class Learner:
     lr: float
     seed: int
     stage: str
+    skips: bool
+
+    def in_pieces(self, accumulation: int) -> "Learner":
+        """This learner with its steps cut into ``accumulation`` pieces."""
+        return replace(self, accumulation=accumulation, gradients=self.gradients_for(accumulation))
 
 
 @dataclass(frozen=True)
 class StepResult:
     """What an update did: mean loss and examples of each task, the gradient's norm before clipping, tokens.
 
-    ``cosines`` between the tasks' gradients, in the order of ``losses``, where they are known.
+    ``cosines`` between the tasks' gradients, in the order of ``losses``, where they are known. A step that is
+    ``skipped`` changed nothing, since a loss or the gradient, whose norm is then NaN, was no finite number.
     """
 
     losses: dict[str, float]
     examples: dict[str, int]
     grad_norm: float
     tokens: int
-    cosines: list[list[float]] | None = field(default=None)
+    cosines: list[list[float]] | None = None
+    skipped: bool = False
 
 
 def take_step(learner: Learner, step: Step) -> StepResult:
     """Carries out one update.
 
     A step's examples run in ``accumulation`` pieces; each loss is divided by the whole step's count, so the pieces add
-    up to the unsplit step. Raises `DivergedError` before the update where a loss or the gradient is not finite.
+    up to the unsplit step. Raises `DivergedError` before the update where a loss or the gradient is not finite and
+    the learner does not skip it, and `PieceTooLargeError`; both leave everything as it was.
     """
     lesson, model = learner.lesson, learner.lesson.model.train()
     learner.extras.train()
+    # What is kept between steps is replaced, not written over, before the update: this goes back to it.
+    kept = learner.extras.state_dict()
     modules = (model, learner.extras)
     buffers = [buffer for module in modules for buffer in clear_gradients(module)]
     counts = {part.task: len(part.examples) for part in step.parts}
     tasks = tuple(task for task in lesson.data if task in counts)
     signals = Signals(tasks, None, None, step.epoch, (learner.seed, learner.stage, step.index))
-    device = next(model.parameters()).device
-    losses = {task: torch.zeros((), device=device) for task in tasks}
+    try:
+        values, tokens = _run_pieces(learner, step, counts, signals)
+    except torch.OutOfMemoryError as error:
+        learner.extras.load_state_dict(kept)
+        for module in modules:
+            module.zero_grad()
+        raise PieceTooLargeError(str(error)) from None
+    found = dict(zip(tasks, values.tolist(), strict=True))
+    norm, cosines = math.nan, None
+    if all(map(math.isfinite, found.values())):
+        signals = Signals(tasks, values, None, step.epoch, signals.key)
+        cosines = learner.gradients.finish(signals)
+        learner.balancer.observe(signals)
+        for buffer in buffers:
+            buffer.drop_unused()
+        at("gradients", model)
+        for regulariser in lesson.regularisers:
+            regulariser.adjust(model)
+        norm = float(clip([parameter for module in modules for parameter in module.parameters()], learner.clipping))
+    if not math.isfinite(norm):
+        learner.extras.load_state_dict(kept)
+        if not learner.skips:
+            raise _diverged(learner, step, found)
+        return StepResult(found, counts, math.nan, tokens, skipped=True)
+    learner.optimizer.step()
+    for regulariser in lesson.regularisers:
+        regulariser.updated(model)
+    at("updated", model)
+    return StepResult(found, counts, norm, tokens, None if cosines is None else cosines.tolist())
+
+
+def _run_pieces(learner: Learner, step: Step, counts: Mapping[str, int], signals: Signals) -> tuple[Tensor, int]:
+    """Runs all pieces forward and backward: the tasks' mean losses (K,) in the signals' order, and the tokens."""
+    lesson = learner.lesson
+    device = next(lesson.model.parameters()).device
+    losses = {task: torch.zeros((), device=device) for task in signals.tasks}
     tokens = 0
 
     def forward(parts: Sequence[Part]) -> dict[str, Tensor]:
-        return lesson.losses(parts, counts)
+        return at("losses", lesson.losses(at("forward", parts), counts))
 
     for micro in range(learner.accumulation):
         parts = [part.slice(0, 1, micro, learner.accumulation) for part in step.parts]
@@ -78,22 +130,7 @@ def take_step(learner: Learner, step: Step) -> StepResult:
         for task, loss in learner.gradients.add(forward, parts, signals).items():
             losses[task] = losses[task] + loss
         tokens += lesson.tokens(parts)
-    values = torch.stack(list(losses.values())).cpu()
-    found = dict(zip(tasks, values.tolist(), strict=True))
-    _check_finite(learner, step, found)
-    signals = Signals(tasks, values, None, step.epoch, signals.key)
-    cosines = learner.gradients.finish(signals)
-    learner.balancer.observe(signals)
-    for buffer in buffers:
-        buffer.drop_unused()
-    for regulariser in lesson.regularisers:
-        regulariser.adjust(model)
-    norm = float(clip([parameter for module in modules for parameter in module.parameters()], learner.clipping))
-    _check_finite(learner, step, found, norm)
-    learner.optimizer.step()
-    for regulariser in lesson.regularisers:
-        regulariser.updated(model)
-    return StepResult(found, counts, norm, tokens, None if cosines is None else cosines.tolist())
+    return torch.stack(list(losses.values())).cpu(), tokens
 
 
 def micro_seed(seed: int, stage: str, step: int, micro: int, rank: int = 0) -> int:
@@ -137,18 +174,16 @@ def clear_gradients(model: nn.Module) -> list[Buffer]:
     return buffers
 
 
-def _check_finite(learner: Learner, step: Step, losses: Mapping[str, float], norm: float = 0.0) -> None:
-    finite = torch.isfinite(torch.tensor([*losses.values(), norm]))
-    if bool(finite.all()):
-        return
-    bad = [task for task, loss in losses.items() if not torch.isfinite(torch.tensor(loss))] or list(losses)
+def _diverged(learner: Learner, step: Step, losses: Mapping[str, float]) -> DivergedError:
+    bad = [task for task, loss in losses.items() if not math.isfinite(loss)]
+    what = "loss" if bad else "gradient"
     rows = "; ".join(
         f"{part.task}: {', '.join(learner.lesson.data[part.task].ids[int(row)] for row in part.examples[:20])}"
         for part in step.parts
-        if part.task in bad
+        if part.task in (bad or losses)
     )
-    what = "loss" if any(not torch.isfinite(torch.tensor(loss)) for loss in losses.values()) else "gradient"
-    raise DivergedError(
-        f"stage {learner.stage}, step {step.index}: the {what} of {', '.join(bad)} is not a finite number; the weights "
-        f"before this step are kept; lower the learning rate or look at the examples with these ids: {rows}"
+    return DivergedError(
+        f"stage {learner.stage}, step {step.index + 1}: the {what} of {', '.join(bad or losses)} is not a finite "
+        "number; the weights before this step are kept; lower the learning rate, look at the examples with these ids, "
+        f"or skip such steps by on_nonfinite: skip. ids of {rows}"
     )
