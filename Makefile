@@ -11,7 +11,7 @@ export PIP_DEFAULT_TIMEOUT ?= 60
 RUN_STAMP := .venv/.ready-to-run
 RUN_EXTRAS := embedded
 DEV_STAMP := .venv/.ready-to-develop
-DEV_EXTRAS := embedded,hub,hpo,dev
+DEV_EXTRAS := embedded,hub,hpo,bench,dev
 
 USABLE := $(BIN)/python -c 'import pip' 2>/dev/null && grep -qsF '$(CURDIR)/$(BIN)/' $(BIN)/pip
 ifneq ($(shell $(USABLE) && echo yes),yes)
@@ -44,11 +44,13 @@ test: lint ## lint, types and the quick tests
 test-all: lint ## the same, with the slow tests
 	$(BIN)/pytest -n $(JOBS) --slow
 
-bench: $(DEV_STAMP) ## measure the encoder, experts, gradient surgery and regularisers on this machine
+bench: $(DEV_STAMP) ## measure speed, what faults do, and what going on after them costs, on this machine
 	$(BIN)/python benchmarks/encoder.py
 	$(BIN)/python benchmarks/experts.py
 	$(BIN)/python benchmarks/surgery.py
 	$(BIN)/python benchmarks/regularisers.py
+	$(BIN)/python benchmarks/faults.py
+	$(BIN)/python benchmarks/resume.py
 
 lint: $(DEV_STAMP) ## ruff and basedpyright
 	$(BIN)/ruff check

@@ -7,9 +7,9 @@ PCGrad three ways: rows out of one backward (what training does), rows by a back
     python benchmarks/surgery.py [--data-dir DIR] [--batch-sizes 8 32] [--rounds 12] [--threads N] [--json FILE]
 
 ``--data-dir`` names the folder of the CS224N files (default: $MANYHEAD_CS224N); without one the packaged sample is
-used. Times of shared machines mean little: read the ratios to the plain step of the same round, medians over the rounds
-with their quartiles. ``--clock cpu`` counts the process's own time, which other work on the machine disturbs less; it
-takes ``--threads 1``, since waiting threads count as well.
+used. Times of shared machines mean little: read the ratios to the plain step taken just before or after on the same
+examples, medians over the rounds with their quartiles. ``--clock cpu`` counts the process's own time, which other work
+on the machine disturbs less; it takes ``--threads 1``, since waiting threads count as well.
 """
 
 import argparse
@@ -140,6 +140,7 @@ def learner(
         lesson=Lesson(model, data, losses, None, (), None, True),
         balancer=balancer,
         gradients=gradients,
+        gradients_for=lambda _: gradients,
         optimizer=torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True),
         clipping=Clipping(1.0),
         accumulation=1,
@@ -147,6 +148,7 @@ def learner(
         lr=1e-6,
         seed=13,
         stage="benchmark",
+        skips=False,
     )
 
 
@@ -160,32 +162,41 @@ def steps(data: Mapping[str, TaskData], size: int, count: int) -> list[Step]:
 
 
 def compare(sides: Mapping[str, Learner], given: Sequence[Step], clock: Callable[[], float]) -> dict[str, Any]:
-    """Runs all sides on each step, each in turn the first, and sets each time against the plain step's."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    tokens: list[int] = []
-    for number, step in enumerate(given):
-        order = list(sides)
-        for name in order[number % len(order) :] + order[: number % len(order)]:
-            began = clock()
-            result = take_step(sides[name], step)
-            if number >= WARM_UP:
-                seconds[name].append(clock() - began)
-            if name == PLAIN:
-                tokens.append(result.tokens)
-    rows = {}
-    for name, times in seconds.items():
-        ratios = [own / plain for own, plain in zip(times, seconds[PLAIN], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        rows[name] = {
-            "milliseconds": 1000 * statistics.median(times),
-            "ratio": middle,
-            "ratio_quartiles": [low, high],
-        }
+    """Sets each side's steps against the plain ones, next to which they run: first the one, then the other."""
+    plain = sides[PLAIN]
+    tokens = [take_step(plain, step).tokens for step in given[:WARM_UP]]
+    ways: dict[str, dict[str, Any]] = {}
+    for name, side in sides.items():
+        if side is not plain:
+            pairs = [_pair((plain, side), step, clock, turned=bool(number % 2)) for number, step in enumerate(given)]
+            ways[name] = _row(pairs[WARM_UP:])
     return {
         "batch_size": len(given[0].parts[0].examples),
         "tokens": statistics.mean(tokens),
         "rounds": len(given) - WARM_UP,
-        "ways": rows,
+        "ways": ways,
+    }
+
+
+def _pair(
+    sides: tuple[Learner, Learner], step: Step, clock: Callable[[], float], *, turned: bool
+) -> tuple[float, float]:
+    """Seconds of both sides' step; the second side's is taken first if ``turned``."""
+    seconds = [0.0, 0.0]
+    for place in (1, 0) if turned else (0, 1):
+        began = clock()
+        take_step(sides[place], step)
+        seconds[place] = clock() - began
+    return seconds[0], seconds[1]
+
+
+def _row(pairs: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    low, middle, high = statistics.quantiles([own / plain for plain, own in pairs], n=4)
+    return {
+        "plain_milliseconds": 1000 * statistics.median(plain for plain, _ in pairs),
+        "milliseconds": 1000 * statistics.median(own for _, own in pairs),
+        "ratio": middle,
+        "ratio_quartiles": [low, high],
     }
 
 
@@ -198,10 +209,11 @@ def print_table(results: dict[str, Any]) -> None:
         print(
             f"\n{batch['batch_size']} examples a task, {batch['tokens']:.0f} tokens a step, {batch['rounds']} rounds\n"
         )
-        print("| step | ms | times the plain one (quartiles) |\n|---|---|---|")
+        print("| step | ms | the plain one beside it, ms | ratio (quartiles) |\n|---|---|---|---|")
         for name, row in batch["ways"].items():
             low, high = row["ratio_quartiles"]
-            print(f"| {name} | {row['milliseconds']:.0f} | {row['ratio']:.2f} ({low:.2f} to {high:.2f}) |")
+            times = f"{row['milliseconds']:.0f} | {row['plain_milliseconds']:.0f}"
+            print(f"| {name} | {times} | {row['ratio']:.2f} ({low:.2f} to {high:.2f}) |")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ and that process has no other threads.
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -160,11 +159,6 @@ def _train(job: Job, told: Path) -> None:
         sys.stderr.flush()
         os.write(handle, b"\0" + json.dumps(planted.visits).encode())
         os._exit(code)
-
-
-def draw(generator: random.Random, visits: Mapping[str, int], place: str) -> int:
-    """A visit of a place, one of those that a whole run makes."""
-    return generator.randint(1, max(1, visits.get(place, 1)))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def test_a_study_with_shared_and_failing_runs(write_recipe: Write, write_study: 
     result = run_study(path, budget="smoke", out=out, jobs=2, tell=told.append)
     assert result.exit_code == 3
     assert [row["status"] for row in result.document["rows"]] == ["finished", "finished", "diverged"]
-    assert [failure["reason"][:19] for failure in result.document["failures"]] == ["stage s0, step 1: t"]
+    assert [failure["reason"][:19] for failure in result.document["failures"]] == ["stage s0, step 2: t"]
     good, joined, bad = result.document["rows"]
     assert good["scores"]["reviews"]["mean"] == joined["scores"]["reviews"]["mean"] is not None
     assert bad["scores"]["reviews"]["mean"] is None

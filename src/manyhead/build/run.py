@@ -143,6 +143,7 @@ def _resume(folder: RunFolder, loaded: LoadedRecipe, watcher: Observer, stop: St
     if checkpoint is not None:
         check_place(checkpoint, before, plans)
     if changes.found:
+        folder.remove_model()
         folder.replace_recipe(recipe_yaml(parts.recipe))
         folder.update_state(**current, changes=[*state.get("changes", []), {"at": now(), **changes.found}])
         watcher.event(f"not bit-exact: {changes}, as allowed")

@@ -146,6 +146,14 @@ class RunFolder:
             else:
                 path.unlink(missing_ok=True)
 
+    def remove_model(self) -> None:
+        """Removes a model that was written: it is to be another."""
+        model, doomed = self.path / MODEL, self.path / f".tmp-old-{MODEL}"
+        with writing(str(model)):
+            if model.exists():
+                model.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
     def point_best(self, checkpoint: Path) -> None:
         """Makes ``best`` a link to ``checkpoint``."""
         link = self.path / f".tmp-{os.getpid()}-{BEST}"

@@ -83,8 +83,10 @@ class StageRunner:
             self._event(f"{self.folder.path / METRICS} is not what was logged (sha256 differs); training is not harmed")
         if self.progress.best_step is not None:
             self.folder.point_best(checkpoint_folder(self.folder.checkpoints, self.progress.best_step))
-        keep = self.plans[self.progress.stage].options.keep_checkpoints
-        rotate(self.folder.checkpoints, checkpoint.step, keep, _best_of, self._pinned())
+        plan = self.plans[self.progress.stage]
+        rotate(self.folder.checkpoints, checkpoint.step, plan.options.keep_checkpoints, _best_of, self._pinned())
+        # A stage that the recipe has made longer since.
+        self.progress.stage_done &= self.progress.stage_step == plan.total_steps or self._is_stale(plan)
 
     def run(self) -> None:
         """Runs what is left of all stages; the model then holds the best weights of the last one.
@@ -161,8 +163,7 @@ class StageRunner:
             except Interruption:
                 self._save(plan, improved=False)
                 self._end_by_signal()
-            patience = plan.options.early_stopping
-            last = last or (patience is not None and progress.stale >= patience.patience)
+            last = last or self._is_stale(plan)
         progress.unscored = False
         progress.stage_done = last
         too_many = progress.skipped_in_a_row >= SKIPPED_IN_A_ROW
@@ -175,6 +176,11 @@ class StageRunner:
             )
         if self.stop:
             self._end_by_signal()
+
+    def _is_stale(self, plan: StagePlan) -> bool:
+        """Whether the stage stops early here."""
+        stopping = plan.options.early_stopping
+        return stopping is not None and self.progress.stale >= stopping.patience
 
     def _begin(self, plan: StagePlan) -> None:
         """Brings the model to the stage's start, and keeps the run's first weights for stages that go back to them."""

@@ -76,8 +76,8 @@ class TaskGradients:
         trained = [(name, each) for name, each in self.model.named_parameters() if each.requires_grad]
         for name, parameter in trained:
             self._own.setdefault(self.model.task_of(name), []).append(parameter)
-        if self._together:
-            self.split = split_of(self.model, frozenset(self._own.get(None, ())))
+        if self._together and (shared := self._own.get(None)):
+            self.split = split_of(self.model, frozenset(shared))
 
     def _separately(self, forward: Forward, parts: Sequence[Part]) -> dict[str, Tensor]:
         """A forward and a backward for each part."""

@@ -1,0 +1,1 @@
+"""Faults planted into two trainers alike: what `benchmarks/faults.py` runs."""
