@@ -375,7 +375,7 @@ PROBLEMS = [
     ("x.jsonl", b"\n", {}, "no rows"),
     ("x.parquet", b"PAR1" + b"x" * 50, {}, "damaged file"),
     ("x.arrow", b"ARROW1" + b"x" * 50, {}, "damaged file"),
-    ("x.csv.gz", gzip.compress(b"a,b\n1,2\n")[:-9], {}, "damaged gzip"),
+    ("x.csv.gz", gzip.compress(b"a,b\n1,2\n", mtime=0)[:-9], {}, "damaged gzip"),
 ]
 
 

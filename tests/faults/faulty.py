@@ -94,6 +94,7 @@ def lasting(path: Path) -> dict[str, str]:
         for file in checkpoint.glob("*.safetensors"):
             found[f"{checkpoint.name}/{file.name}"] = _digest(file.read_bytes())
         state = json.loads((checkpoint / "state.json").read_text())
+        del state["run"]
         state["progress"] = {key: value for key, value in state["progress"].items() if key not in _CLOCKS}
         found[f"{checkpoint.name}/state"] = _digest(json.dumps(state).encode())
     for file in sorted((path / "model").rglob("*")):

@@ -258,3 +258,17 @@ def test_a_finished_run_says_what_it_said(whole: Path, recipe: dict[str, Any], t
     with pytest.raises(CheckpointError, match=r"summary\.json"):
         run(recipe, path, resume=True)
     assert json.loads((whole / "summary.json").read_text())["steps"] == 9
+
+
+def test_a_checkpoint_of_another_run_is_not_used(recipe: dict[str, Any], whole: Path, tmp_path: Path) -> None:
+    other = run({**recipe, "seed": 14}, tmp_path / "other").path
+    with pytest.raises(StoppedError):
+        run(recipe, tmp_path / "run", StopAt(5))
+    newest = checkpoint_folders(tmp_path / "run/checkpoints")[-1]
+    theirs = checkpoint_folders(other / "checkpoints")[-1]
+    assert theirs.name > newest.name
+    shutil.copytree(theirs, newest.with_name(theirs.name))
+    events = Events()
+    run(recipe, tmp_path / "run", events, resume=True)
+    assert any(theirs.name in text and "another run" in text for text in events.texts)
+    assert differences(ending(whole), ending(tmp_path / "run")) == []

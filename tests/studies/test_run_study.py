@@ -179,7 +179,7 @@ def test_a_killed_study_goes_on_to_the_table_of_an_uninterrupted_one(study: Path
         time.sleep(0.02)
     third.send_signal(signal.SIGTERM)
     _, said = third.communicate()
-    assert third.returncode == 143
+    assert third.returncode == 143, said
     assert said.rstrip().endswith("manyhead study " + f"{study} --budget full --out out")
     fourth = start(study, folder)
     fourth.communicate()

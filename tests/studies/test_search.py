@@ -94,6 +94,10 @@ def test_scores_are_read_as_they_are_written(tmp_path: Path) -> None:
     assert log.read() == [0.5]
     path.write_text(first + record(1.0))
     assert log.read() == [0.5, 1.0]
+    path.write_text(first + "{}\n")
+    assert log.read() == [0.5]
+    path.write_text(first + record(1.0))  # cut back and longer than before at once
+    assert log.read() == [0.5, 1.0]
 
 
 def test_what_a_search_maximises() -> None:

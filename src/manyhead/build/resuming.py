@@ -81,7 +81,7 @@ def checkpoint_to_resume(folder: RunFolder, watcher: Observer) -> Checkpoint | N
 
     Raises `CheckpointError` where all are damaged.
     """
-    checkpoint, problems = newest_valid(folder.checkpoints)
+    checkpoint, problems = newest_valid(folder.checkpoints, folder.id)
     for problem in problems:
         watcher.event(problem)
     if checkpoint is not None:

@@ -105,7 +105,7 @@ def weights_of(path: Path) -> Path:
 
 def model_in(path: Path) -> Path:
     """Where recipe and encoder/ are: in the model/ of a finished run, else in ``path`` itself."""
-    return path / "model" if (path / "model" / RECIPE).is_file() else path
+    return path / "model" if (path / "model").is_dir() and (path / RECIPE).is_file() else path
 
 
 def _check_whole(folder: Path, weights: Path) -> None:

@@ -42,19 +42,23 @@ class Evaluations:
         self._recipe = recipe
         self._scores: list[float] = []
         self._read_bytes = 0
+        self._last = b""
 
     def read(self) -> list[float]:
         """The score of each evaluation so far. A run that goes on cuts its records back, and repeats them."""
         try:
-            if self._path.stat().st_size < self._read_bytes:
-                self._scores, self._read_bytes = [], 0
             with self._path.open("rb") as file:
-                file.seek(self._read_bytes)
+                file.seek(self._read_bytes - len(self._last))
+                if file.read(len(self._last)) != self._last:
+                    self._scores, self._read_bytes, self._last = [], 0, b""
+                    file.seek(0)
                 whole, end, _ = file.read().rpartition(b"\n")
         except OSError:
             return []
+        lines = (whole + end).splitlines(keepends=True)
         self._read_bytes += len(whole + end)
-        for line in whole.splitlines():
+        self._last = lines[-1] if lines else self._last
+        for line in lines:
             record = json.loads(line) if b'"eval"' in line else {}
             score = score_of(record, self._recipe) if record.get("kind") == "eval" else None
             if score is not None:

@@ -59,7 +59,10 @@ class Searcher:
     def run(self, runner: Runner, lock: int) -> None:
         """Runs the trials that are left. Raises `StoppedError` where a signal stops them."""
         active: dict[str, Trial] = {}
-        with stop_on_signals(runner.tell) as stop, Pool(self._folder, jobs=runner.jobs, lock=lock) as pool:
+        with (
+            stop_on_signals(runner.tell, deferred=True) as stop,
+            Pool(self._folder, jobs=runner.jobs, lock=lock) as pool,
+        ):
             while True:
                 while pool.has_room and not stop and (trial := self._next(active)) is not None:
                     run = self._run_of(trial)

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def main(recipe: str, run: str, until: str | None = None) -> int:
     from manyhead.studies.one_run import train_one
 
     outcome, code = train_one(Path(recipe), Path(run), None if until is None else int(until))
-    with answer:
+    with suppress(BrokenPipeError), answer:  # the study may be gone
         json.dump(asdict(outcome), answer)
     return code
 

@@ -117,13 +117,15 @@ def checkpoint_folder(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
-def newest_valid(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint whose manifest holds, and a line about each newer one that is damaged."""
+def newest_valid(folder: Path, run: str) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint of ``run`` whose manifest holds, and a line about each newer one that cannot be used."""
     problems: list[str] = []
     for path in reversed(checkpoint_folders(folder)):
         problem = damage(path)
+        state = read_state(path) if problem is None else {}
+        if problem is None and state.get("run") != run:
+            problem = "it is another run's"
         if problem is None:
-            state = read_state(path)
             return Checkpoint(path, int(state["step"]), state), problems
         problems.append(f"{path}: {problem}; the checkpoint before it is used")
     return None, problems

@@ -8,9 +8,11 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from io import FileIO
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from manyhead.errors import CheckpointError, UsageError
 from manyhead.faults import at
@@ -52,6 +54,11 @@ class RunFolder:
         self.encoder = path / ENCODER
         self._metrics: FileIO | None = None
         self._logged = hashlib.sha256()
+
+    @cached_property
+    def id(self) -> str:
+        """What no other run is named by; its checkpoints have it too."""
+        return self.read_state()["id"]
 
     def read_state(self) -> dict[str, Any]:
         """state.json. Raises `CheckpointError` where it cannot be read, or is not what was written."""
@@ -123,7 +130,7 @@ class RunFolder:
             )
         self._logged = hashlib.sha256()
         if path.exists():
-            with path.open("r+b") as file:
+            with writing(str(path)), path.open("r+b") as file:
                 file.truncate(size)
                 os.fsync(file.fileno())
                 while chunk := file.read(_CHUNK):
@@ -136,15 +143,16 @@ class RunFolder:
 
     def undo_what_was_half_done(self) -> None:
         """Undoes what a killed process left half done; call it while the run is locked."""
-        restore_replaced(self.checkpoints)
         following = self.path / _NEXT_RECIPE
-        if following.is_file() and read_json(self.path / MANIFEST) == self._manifest_with_next_recipe():
-            following.replace(self.path / RECIPE)
-        for path in [*self.path.glob(".tmp-*"), *self.checkpoints.glob(".tmp-*")]:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        with writing(str(self.path)):
+            restore_replaced(self.checkpoints)
+            if following.is_file() and read_json(self.path / MANIFEST) == self._manifest_with_next_recipe():
+                following.replace(self.path / RECIPE)
+            for path in [*self.path.glob(".tmp-*"), *self.checkpoints.glob(".tmp-*")]:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
     def remove_model(self) -> None:
         """Removes a model that was written: it is to be another."""
@@ -176,7 +184,11 @@ class RunFolder:
                 raise UsageError(
                     f"{self.path}: another process is training in this run; wait for it or stop it"
                 ) from error
-            yield
+            try:
+                yield
+            finally:
+                # Closing would leave it with a child that has not started its own program yet.
+                fcntl.flock(handle, fcntl.LOCK_UN)
         finally:
             os.close(handle)
             if self._metrics is not None:
@@ -215,7 +227,7 @@ def create_run(path: Path, recipe: str, state: Mapping[str, Any], save_encoder: 
             (temporary / ENCODER).mkdir()
             save_encoder(temporary / ENCODER)
             write_manifest(temporary)
-            _write_state(temporary, state)
+            _write_state(temporary, {**state, "id": uuid4().hex})
             (temporary / CHECKPOINTS).mkdir()
     except FileExistsError:
         raise _taken(path) from None

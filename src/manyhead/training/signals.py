@@ -19,10 +19,10 @@ class StopRequest:
     ``tell`` is given a line for the user when the first one comes while it is deferred.
     """
 
-    def __init__(self, tell: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, tell: Callable[[str], None] = lambda _: None, *, deferred: bool = False) -> None:
         self.signal_number: int | None = None
         self._tell = tell
-        self._deferred = False
+        self._deferred = deferred
 
     def __bool__(self) -> bool:
         return self.signal_number is not None
@@ -59,12 +59,12 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals(tell: Callable[[str], None]) -> Iterator[StopRequest]:
-    """Catches SIGINT and SIGTERM once. The old handlers are back after the block.
+def stop_on_signals(tell: Callable[[str], None], *, deferred: bool = False) -> Iterator[StopRequest]:
+    """Catches SIGINT and SIGTERM once; if ``deferred`` it is only remembered.
 
-    Outside the main thread nothing is caught.
+    The old handlers are back after the block. Outside the main thread nothing is caught.
     """
-    request = StopRequest(tell)
+    request = StopRequest(tell, deferred=deferred)
     if threading.current_thread() is not threading.main_thread():
         yield request
         return

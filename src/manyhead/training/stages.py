@@ -1,40 +1,25 @@
 """A run's stages, one after the other: consuming step records, logging, evaluating, saving, stopping."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 
-from manyhead.errors import CheckpointError, DivergedError, StoppedError, UsageError
+from manyhead.errors import DivergedError, StoppedError, UsageError
 from manyhead.evaluation.evaluate import Evaluation
 from manyhead.faults import at
-from manyhead.files import writing
-from manyhead.model import MultiTaskModel, load_weights
-from manyhead.training.checkpoint import (
-    WEIGHTS,
-    Checkpoint,
-    Snapshot,
-    checkpoint_folder,
-    checkpoint_folders,
-    damage,
-    load_checkpoint,
-    rotate,
-    take_snapshot,
-    write_checkpoint,
-)
+from manyhead.model import MultiTaskModel
+from manyhead.training.checkpoint import Checkpoint, load_checkpoint
 from manyhead.training.loop import StepRecord, steps
 from manyhead.training.observer import Observer, StageInfo
+from manyhead.training.records import evaluation_line, event_line, step_line
 from manyhead.training.run_folder import METRICS, RunFolder
+from manyhead.training.saving import Saver
 from manyhead.training.signals import Interruption, StopRequest
 from manyhead.training.stage_plan import Progress, StagePlan, progress_of, selection_score
 from manyhead.training.thresholds import fit_thresholds
-from manyhead.training.writer import Writer
 
 SKIPPED_IN_A_ROW = 20
 """Steps without a finite loss and gradient, one behind the other, that end a run which skips them."""
@@ -67,7 +52,7 @@ class StageRunner:
         self.stop = stop
         self.progress = Progress()
         self.best_evaluation: Evaluation | None = None
-        self._writer = Writer()
+        self._saver = Saver(folder, plans)
 
     @property
     def model(self) -> MultiTaskModel:
@@ -81,10 +66,8 @@ class StageRunner:
         load_checkpoint(checkpoint, self.model, learner.extras, learner.optimizer)
         if not self.folder.cut_log(self.progress.logged_bytes, self.progress.logged_sha256):
             self._event(f"{self.folder.path / METRICS} is not what was logged (sha256 differs); training is not harmed")
-        if self.progress.best_step is not None:
-            self.folder.point_best(checkpoint_folder(self.folder.checkpoints, self.progress.best_step))
+        self._saver.tidy(self.progress)
         plan = self.plans[self.progress.stage]
-        rotate(self.folder.checkpoints, checkpoint.step, plan.options.keep_checkpoints, _best_of, self._pinned())
         # A stage that the recipe has made longer since.
         self.progress.stage_done &= self.progress.stage_step == plan.total_steps or self._is_stale(plan)
 
@@ -93,12 +76,13 @@ class StageRunner:
 
         Raises `StoppedError` where a signal came: everything is saved, up to the last step.
         """
-        with self._writer, self.stop.deferred():
+        with self._saver, self.stop.deferred():
             while True:
                 plan = self.plans[self.progress.stage]
                 if not self.progress.stage_done:
                     self._run_stage(plan)
-                self._load_best()
+                if self.progress.best_step is not None:
+                    self._saver.load(self.progress.best_step)
                 if self.progress.stage + 1 == len(self.plans):
                     return
                 self.progress.enter_next_stage(plan.options.name)
@@ -129,8 +113,8 @@ class StageRunner:
         try:
             yield from steps(learner, plan.schedule, plan.rate, start=self.progress.stage_step, stop=plan.total_steps)
         except (DivergedError, UsageError):
-            if self.progress.stage_step and _is_finite(self.model):
-                self._save(plan, improved=False)
+            if self.progress.stage_step and self._saver.is_finite():
+                self._saver.save(self.progress, improved=False)
             raise
         except torch.OutOfMemoryError as error:
             raise UsageError(
@@ -146,7 +130,7 @@ class StageRunner:
         if record.pieces != (progress.pieces or plan.options.accumulation):
             self._event(f"out of memory at step {record.step}: steps are cut into {record.pieces} pieces from here on")
             progress.pieces = record.pieces
-        self._log_step(plan, record)
+        self.folder.log(step_line(plan.options.name, progress, record))
         if record.skipped:
             self._event(f"step {record.step} of stage {plan.options.name} was no finite number and is skipped")
         at("step: logged", record)
@@ -161,14 +145,14 @@ class StageRunner:
             try:
                 improved = self._evaluate(plan)
             except Interruption:
-                self._save(plan, improved=False)
+                self._saver.save(progress, improved=False)
                 self._end_by_signal()
             last = last or self._is_stale(plan)
         progress.unscored = False
         progress.stage_done = last
         too_many = progress.skipped_in_a_row >= SKIPPED_IN_A_ROW
         if last or improved or too_many or self.stop or progress.stage_step % plan.checkpoint_every == 0:
-            self._save(plan, improved)
+            self._saver.save(progress, improved=improved)
         if too_many:
             raise DivergedError(
                 f"stage {plan.options.name}, step {progress.stage_step}: {SKIPPED_IN_A_ROW} steps in a row were no "
@@ -184,29 +168,23 @@ class StageRunner:
 
     def _begin(self, plan: StagePlan) -> None:
         """Brings the model to the stage's start, and keeps the run's first weights for stages that go back to them."""
-        first = checkpoint_folder(self.folder.checkpoints, 0)
         if self.progress.step == 0 and any(later.options.start == "encoder" for later in self.plans[1:]):
-            self._save(plan, improved=False)
+            self._saver.save(self.progress, improved=False)
         elif self.progress.stage and plan.options.start == "encoder":
-            self._load(first)
+            self._saver.load(0)
         for regulariser in plan.learner.lesson.regularisers:
             regulariser.started(self.model)
 
     def _teach(self, plan: StagePlan) -> None:
         """Asks the teachers; the model keeps the weights that it has."""
         assert plan.options.distillation is not None
-        self._writer.wait()
         at("teachers: asked", plan)
-        bests = {
-            name: checkpoint_folder(self.folder.checkpoints, step)
-            for name, step in self.progress.stage_bests.items()
-            if name in plan.options.distillation.teachers
-        }
-        for folder in bests.values():
-            _check_whole(folder)
+        teachers = plan.options.distillation.teachers
+        bests = {name: step for name, step in self.progress.stage_bests.items() if name in teachers}
+        files = {name: self._saver.weights(step) for name, step in bests.items()}
         weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         try:
-            self.teach(plan, {name: folder / WEIGHTS for name, folder in bests.items()})
+            self.teach(plan, files)
         except Interruption:
             self._end_by_signal()
         self.model.load_state_dict(weights)
@@ -235,8 +213,7 @@ class StageRunner:
             self.best_evaluation = evaluation
         else:
             self.progress.stale += 1
-        record = {"kind": "eval", "stage": plan.options.name, "step": self.progress.step, "split": "dev"}
-        self.folder.log({**record, **evaluation.as_dict(), "time": _clock(seconds)})
+        self.folder.log(evaluation_line(plan.options.name, self.progress, evaluation, seconds))
         self.observer.evaluated(evaluation, self.progress.stage_step, is_best=improved)
         return improved
 
@@ -248,106 +225,18 @@ class StageRunner:
                 "not finite numbers; the checkpoint before is kept; lower the learning rate"
             )
 
-    def _save(self, plan: StagePlan, improved: bool) -> None:
-        """Takes a checkpoint; it is written while training goes on."""
-        progress, learner = self.progress, plan.learner
-        at("save: begins", progress.step)
-        if not _is_finite(self.model):
-            raise DivergedError(
-                f"stage {plan.options.name}, step {progress.stage_step}: the weights are not finite numbers; the "
-                "checkpoint before is kept; lower the learning rate"
-            )
-        if improved:
-            progress.best_step = progress.step
-        progress.logged_bytes, progress.logged_sha256 = self.folder.logged()
-        state = {"stage": plan.options.name, "progress": asdict(progress)}
-        snapshot = take_snapshot(progress.step, self.model, learner.extras, learner.optimizer, state)
-        self._writer.write(
-            partial(_write, self.folder, snapshot, plan.options.keep_checkpoints, improved, self._pinned())
-        )
-        at("save: ends", progress.step)
-
-    def _pinned(self) -> set[int]:
-        """Steps of the checkpoints that later stages need: the run's first weights, and those of teachers."""
-        later = [plan.options for plan in self.plans[self.progress.stage :]]
-        teachers = {name for stage in later if stage.distillation for name in stage.distillation.teachers}
-        pinned = {step for name, step in self.progress.stage_bests.items() if name in teachers}
-        return pinned | ({0} if any(stage.start == "encoder" for stage in later) else set())
-
-    def _load_best(self) -> None:
-        if self.progress.best_step is not None:
-            self._load(checkpoint_folder(self.folder.checkpoints, self.progress.best_step))
-
-    def _load(self, checkpoint: Path) -> None:
-        self._writer.wait()
-        _check_whole(checkpoint)
-        load_weights(self.model, checkpoint / WEIGHTS)
-
     def _end_by_signal(self) -> NoReturn:
         number = self.stop.signal_number
         assert number is not None
-        self._writer.wait()
+        newest = self._saver.newest()
         self._event(f"stopped by signal {number}")
         self.folder.update_state(status="stopped")
-        saved = checkpoint_folders(self.folder.checkpoints)
-        what = f"saved as {saved[-1].name}" if saved else "no step was taken yet"
+        what = f"saved as {newest.name}" if newest else "no step was taken yet"
         raise StoppedError(f"stopped; {what} in {self.folder.path}; go on with --resume", number)
 
-    def _log_step(self, plan: StagePlan, record: StepRecord) -> None:
-        extra: dict[str, Any] = {} if record.cosines is None else {"cosines": record.cosines}
-        if self.progress.pieces is not None:
-            extra["pieces"] = record.pieces
-        if record.skipped:
-            extra["skipped"] = True
-        self.folder.log(
-            {
-                "kind": "step",
-                "stage": plan.options.name,
-                "step": self.progress.step,
-                "epoch": record.epoch,
-                "losses": {task: _finite(loss) for task, loss in record.losses.items()},
-                "lr": record.lr,
-                "grad_norm": _finite(record.grad_norm),
-                **extra,
-                "examples": record.examples,
-                "tokens": record.tokens,
-                "time": _clock(record.seconds),
-            }
-        )
-
     def _event(self, text: str) -> None:
-        self.folder.log({"kind": "event", "text": text, "time": _clock(0.0)})
+        self.folder.log(event_line(text))
         self.observer.event(text)
-
-
-def _write(folder: RunFolder, snapshot: Snapshot, keep: int, improved: bool, pinned: set[int]) -> None:
-    """Publishes a checkpoint, then points to it where it is the best, and only then removes old ones."""
-    folder.sync_log()
-    checkpoint = write_checkpoint(folder.checkpoints, snapshot)
-    if improved:
-        folder.point_best(checkpoint.folder)
-        at("save: best linked", checkpoint)
-    with writing(str(folder.checkpoints)):
-        rotate(folder.checkpoints, snapshot.step, keep, _best_of, pinned)
-
-
-def _best_of(checkpoint: Checkpoint) -> int | None:
-    return progress_of(checkpoint).best_step
-
-
-def _is_finite(model: MultiTaskModel) -> bool:
-    """Whether all weights are finite numbers: one that is none makes its sum none."""
-    return bool(torch.stack([parameter.detach().sum() for parameter in model.parameters()]).isfinite().all())
-
-
-def _finite(value: float) -> float | None:
-    """A number as JSON has it, which knows only finite ones."""
-    return value if math.isfinite(value) else None
-
-
-def _check_whole(checkpoint: Path) -> None:
-    if problem := damage(checkpoint):
-        raise CheckpointError(f"{checkpoint}: {problem}; expected weights that the run needs; start a new run by --out")
 
 
 def _info(plan: StagePlan, first_step: int) -> StageInfo:
@@ -360,7 +249,3 @@ def _info(plan: StagePlan, first_step: int) -> StageInfo:
         epoch_steps=plan.schedule.epoch_steps,
         epoch_examples=plan.schedule.epoch_examples,
     )
-
-
-def _clock(seconds: float) -> dict[str, Any]:
-    return {"at": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(seconds, 6)}
