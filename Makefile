@@ -46,6 +46,8 @@ test-all: lint ## the same, with the slow tests
 
 bench: $(DEV_STAMP) ## measure speed, what faults do, and what going on after them costs, on this machine
 	$(BIN)/python benchmarks/encoder.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/experts.py
 	$(BIN)/python benchmarks/surgery.py
 	$(BIN)/python benchmarks/regularisers.py

@@ -39,6 +39,7 @@ def tiny_tokenizer(vocabulary: int = 400) -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece({token: id for id, token in enumerate(known)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = splitter
+    tokenizer.add_special_tokens(SPECIAL)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
