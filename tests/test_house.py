@@ -4,7 +4,6 @@ import ast
 import importlib.metadata
 import re
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,10 +27,6 @@ REGISTRIES = re.compile(r"\b(pypi\.org|pythonhosted\.org|download\.pytorch\.org|
 MACHINE_PATHS = re.compile(r"(?<![\w.\-/}])/(work|root|home|Users|opt)/\w|\.\./shared\b")
 PLATFORM = re.compile(r"platform|os_name|implementation")
 ALLOWED = {Path(__file__).resolve()}
-
-PICKLING = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
-UNSAFE_CALLS = {"torch.load", "torch.save", "torch.jit.load", "torch.hub.load", "pandas.read_pickle"}
-UNSAFE_KEYWORDS = {"trust_remote_code", "allow_pickle"}
 
 
 def own_texts() -> list[Path]:
@@ -73,26 +68,6 @@ def needed(*, on_any_platform: bool) -> set[str]:
     return names
 
 
-def unsafe_uses(tree: ast.AST) -> Iterator[str]:
-    """What in ``tree`` could run code out of a file."""
-    full_names = {
-        alias.asname or alias.name: f"{node.module}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
-    }
-    for name in full_names.values():
-        if name.partition(".")[0] in PICKLING or name in UNSAFE_CALLS:
-            yield f"import of {name}"
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute):
-            first, _, rest = ast.unparse(node).partition(".")
-            if (name := f"{full_names.get(first, first)}.{rest}") in UNSAFE_CALLS:
-                yield name
-        elif isinstance(node, ast.keyword) and node.arg in UNSAFE_KEYWORDS and ast.unparse(node.value) != "False":
-            yield f"{node.arg}={ast.unparse(node.value)}"
-
-
 def test_no_registries_and_no_machine_paths() -> None:
     texts = own_texts()
     assert {"Makefile", "constraints.txt", "run", "errors.py"} <= {path.name for path in texts}
@@ -124,33 +99,6 @@ def test_constraints_pin_everything_that_is_needed_and_nothing_else() -> None:
 
 def test_the_package_says_that_it_is_typed() -> None:
     assert (ROOT / "src/manyhead/py.typed").is_file()
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))
-def test_no_source_opens_what_could_run_code(path: Path) -> None:
-    assert list(unsafe_uses(ast.parse(path.read_text(encoding="utf-8")))) == []
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "import pickle",
-        "from joblib import dump",
-        "import dill as d",
-        "import torch\ntorch.load('x')",
-        "import torch as t\nread = t.load",
-        "from torch import load",
-        "f('x', trust_remote_code=True)",
-        "f('x', allow_pickle=flag)",
-    ],
-)
-def test_unsafe_uses_are_found(source: str) -> None:
-    assert list(unsafe_uses(ast.parse(source)))
-
-
-def test_safe_uses_are_not() -> None:
-    source = "import torch, json\njson.load(f)\nmodel.load('x')\ntorch.tensor(1)\nf('x', trust_remote_code=False)"
-    assert not list(unsafe_uses(ast.parse(source)))
 
 
 def test_the_version_stands_in_one_place() -> None:
