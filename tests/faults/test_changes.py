@@ -194,3 +194,48 @@ def test_allowing_what_did_not_change_changes_nothing(started: tuple[Recipe, Pat
     whole = run(recipe, path.with_name("whole"))
     assert ending(path) == ending(whole.path)
     assert "changes" not in RunFolder(path).read_state()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"balancing": "dwa"}, "does not fit what was trained"),
+        ({"optimizer": {"kind": "adamw", "lr": 1e-3, "head_lr": 1e-2}}, "cannot change in a stage that has begun"),
+    ],
+)
+def test_a_refused_change_leaves_the_run_as_it_was(
+    started: tuple[Recipe, Path], changes: dict[str, Any], message: str
+) -> None:
+    recipe, path = started
+    changed = {**recipe, "stages": [{**recipe["stages"][0], **changes}]}
+    before = (path / "recipe.yaml").read_bytes()
+    with pytest.raises(UsageError, match=message):
+        run(changed, path, resume=True, allow=("recipe",))
+    assert (path / "recipe.yaml").read_bytes() == before
+    run(recipe, path, resume=True)
+
+
+@pytest.mark.parametrize("key", ["precision", "encoder.checkpoint"])
+def test_a_change_without_effect_is_refused(started: tuple[Recipe, Path], tmp_path: Path, key: str) -> None:
+    recipe, path = started
+    changed = {**recipe, "precision": "bf16"}
+    if key == "encoder.checkpoint":
+        other = shutil.copytree(recipe["encoder"]["checkpoint"], tmp_path / "moved")
+        changed = {**recipe, "encoder": {**recipe["encoder"], "checkpoint": str(other)}}
+    with pytest.raises(UsageError, match="has no effect behind the first step"):
+        run(changed, path, resume=True, allow=("recipe",))
+
+
+def test_another_tokenizer_before_the_first_checkpoint_is_refused(encoder: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(encoder, tmp_path / "encoder"))
+    recipe = tiny_recipe(own)
+    with injected(AtVisit("forward", send(signal.SIGTERM))), pytest.raises(StoppedError):
+        run(recipe, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    (tmp_path / "run/checkpoints").mkdir()
+    tokenizer = json.loads((own / "tokenizer.json").read_text(encoding="utf-8"))
+    words = tokenizer["model"]["vocab"]
+    words["the"], words["of"] = words["of"], words["the"]
+    (own / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"tokenizer\.json changed since the run began"):
+        run(recipe, tmp_path / "run", resume=True)

@@ -270,3 +270,20 @@ def test_a_checkpoint_of_another_run_is_not_used(recipe: dict[str, Any], whole: 
     run(recipe, tmp_path / "run", events, resume=True)
     assert any(theirs.name in text and "another run" in text for text in events.texts)
     assert differences(ending(whole), ending(tmp_path / "run")) == []
+
+
+def test_a_checkpoint_whose_best_is_damaged_is_not_gone_on_from(encoder: Path, tmp_path: Path) -> None:
+    """The one before, with its own best, is; so the run does not end without the weights that it is to ship."""
+    stage = {"epochs": 4, "evaluate_every_steps": 3, "checkpoint_every_steps": 1, "keep_checkpoints": 9}
+    recipe = staged(encoder, stage)
+    whole_run = run(recipe, tmp_path / "whole")
+    with pytest.raises(StoppedError):
+        run(recipe, tmp_path / "run", StopAt(5))
+    best = (tmp_path / "run/best").resolve()
+    assert best.name == "step-00000003"
+    flip_a_bit(best / "weights.safetensors")
+    events = Events()
+    run(recipe, tmp_path / "run", events, resume=True)
+    assert f"{best.name}, the best one by then, is damaged" in events
+    assert "going on after step 2" in events
+    assert differences(ending(whole_run.path), ending(tmp_path / "run")) == []

@@ -218,6 +218,8 @@ def test_leftovers_of_a_killed_process_are_removed(encoder: Path, tmp_path: Path
         run(recipe, tmp_path / "run", Watcher(4, lambda: os.kill(os.getpid(), signal.SIGINT)))
     (tmp_path / "run" / "checkpoints" / ".tmp-99999-step-00000005").mkdir()
     (tmp_path / "run" / ".tmp-99999-state.json").write_text("{")
+    (tmp_path / "run" / "predictions").mkdir()
+    (tmp_path / "run" / "predictions" / ".tmp-99999-reviews.dev.csv").write_text("id")
     done = run(recipe, tmp_path / "run", resume=True)
     assert not list(done.path.rglob(".tmp-*"))
 

@@ -1,8 +1,10 @@
 """Going on with a run: whether it is still the same, and from where."""
 
 import difflib
+import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from manyhead.build.parts import Parts
@@ -10,13 +12,14 @@ from manyhead.build.summary import state_of
 from manyhead.data.fetch import PREFIX
 from manyhead.device import Hardware, choose_hardware
 from manyhead.errors import CheckpointError, UsageError
+from manyhead.files import sha256_of
 from manyhead.optimizers import GroupOptions
 from manyhead.recipe.load import load_recipe, recipe_yaml
 from manyhead.recipe.schema import SPLITS, Recipe
-from manyhead.training.checkpoint import Checkpoint, newest_valid
+from manyhead.training.checkpoint import Checkpoint, load_checkpoint, newest_valid
 from manyhead.training.observer import Observer
 from manyhead.training.run_folder import RECIPE, RunFolder
-from manyhead.training.stage_plan import StagePlan, progress_of
+from manyhead.training.stage_plan import StagePlan, best_of, progress_of
 
 Change = Literal["recipe", "data", "labels", "encoder", "teachers"]
 CHANGES: tuple[Change, ...] = get_args(Change)
@@ -33,9 +36,10 @@ _ANOTHER: dict[Change, str] = {
 _PLACEMENT = ("data_dir", "device", "threads")
 """Keys that may change when a run goes on: the rows are compared by their hashes, the hardware is the recorded one."""
 
-_RATES = ("lr", "head_lr", "layer_decay")
-"""Keys of an optimiser that a checkpoint does not hold: a changed one takes effect."""
+_RATE = "lr"
+"""The key of an optimiser that a checkpoint does not hold: a changed one takes effect."""
 
+_NEW_RUN = "start a new run by --out"
 _DIFF_HEADS = ("+++", "---", "@@ ")
 
 
@@ -81,15 +85,13 @@ def checkpoint_to_resume(folder: RunFolder, watcher: Observer) -> Checkpoint | N
 
     Raises `CheckpointError` where all are damaged.
     """
-    checkpoint, problems = newest_valid(folder.checkpoints, folder.id)
+    checkpoint, problems = newest_valid(folder.checkpoints, folder.id, best_of)
+    if checkpoint is None and problems:
+        raise CheckpointError("\n".join([*problems, f"none of the checkpoints can be used; expected one; {_NEW_RUN}"]))
     for problem in problems:
-        watcher.event(problem)
+        watcher.event(f"{problem}; the checkpoint before it is used")
     if checkpoint is not None:
         watcher.event(f"going on after step {checkpoint.step}")
-    elif problems:
-        raise CheckpointError(
-            f"{folder.path}: none of the checkpoints can be used; expected one; start a new run by --out"
-        )
     else:
         watcher.event(f"{folder.path} has no checkpoint yet; starting at step 0")
     return checkpoint
@@ -122,14 +124,25 @@ def compare_parts(state: Mapping[str, Any], parts: Parts, changes: Changes, watc
     return {"data": after, "teachers": current["teachers"], "encoder": encoder}
 
 
-def check_place(checkpoint: Checkpoint, before: Recipe, plans: list[StagePlan]) -> None:
-    """Raises `UsageError` where a changed recipe has no such place as the checkpoint's, or another optimiser there."""
+def check_place(checkpoint: Checkpoint, before: Recipe, after: Recipe, plans: list[StagePlan]) -> None:
+    """Raises `UsageError` where a changed recipe cannot go on at the checkpoint, or a change would have no effect."""
     progress, stage = progress_of(checkpoint), checkpoint.state["stage"]
     if progress.stage >= len(plans) or plans[progress.stage].options.name != stage:
         raise UsageError(
             f"stages: the run is in stage {progress.stage}, named '{stage}', which the recipe does not have; expected "
             "it at its place; change the stages behind it only"
         )
+    before = _unpinned(before, after)
+    begun_with = {
+        "precision": (before.precision, after.precision),
+        "encoder.checkpoint": (before.encoder.checkpoint, after.encoder.checkpoint),
+    }
+    for key, (was, now) in begun_with.items():
+        if was != now:
+            raise UsageError(f"{key}: has no effect behind the first step; expected '{was}' as it was; {_NEW_RUN}")
+    for index, (was, now) in enumerate(zip(before.stages[: progress.stage], after.stages, strict=False)):
+        if was != now:
+            raise UsageError(f"stages.{index}: is over; expected the stage as it was; {_NEW_RUN}")
     plan = plans[progress.stage]
     concluded = progress.stage_done or progress.unscored
     if progress.stage_step > plan.total_steps or (progress.stage_step == plan.total_steps and not concluded):
@@ -145,18 +158,42 @@ def check_place(checkpoint: Checkpoint, before: Recipe, plans: list[StagePlan]) 
         lines = "\n".join(diff)
         raise UsageError(
             f"stages.{progress.stage}.optimizer: cannot change in a stage that has begun, but for "
-            f"{', '.join(_RATES)}; it differs in\n{lines}\nexpected the optimiser of the run; start a new run by --out"
+            f"{_RATE}; it differs in\n{lines}\nexpected the optimiser of the run; start a new run by --out"
         )
 
 
+def check_fits(checkpoint: Checkpoint, plan: StagePlan) -> None:
+    """Loads the checkpoint into ``plan``. Raises `UsageError` where a changed recipe has other parts than it."""
+    learner = plan.learner
+    try:
+        load_checkpoint(checkpoint, learner.lesson.model, learner.extras, learner.optimizer)
+    except CheckpointError as error:
+        raise UsageError(
+            f"the changed recipe does not fit what was trained: {error}; expected the same parts; {_NEW_RUN}"
+        ) from error
+
+
+def check_encoder(folder: RunFolder, parts: Parts) -> None:
+    """Raises `UsageError` where the encoder's configuration or tokenizer are not those that the run keeps."""
+    with tempfile.TemporaryDirectory(prefix="manyhead-encoder-") as fresh:
+        parts.save_encoder(Path(fresh))
+        for path in sorted(Path(fresh).iterdir()):
+            kept = folder.encoder / path.name
+            if not kept.is_file() or sha256_of(kept) != sha256_of(path):
+                raise UsageError(
+                    f"{parts.encoder}: {path.name} changed since the run began; expected the encoder of the run; bring "
+                    f"the original back, or {_NEW_RUN}"
+                )
+
+
 def _without_rates(options: GroupOptions) -> dict[str, Any]:
-    return {key: value for key, value in options.model_dump().items() if key not in _RATES}
+    return {key: value for key, value in options.model_dump().items() if key != _RATE}
 
 
 def _tell_differences(before: Mapping[str, Any], state: Mapping[str, Any], watcher: Observer) -> None:
     """Says what keeps a resumed run from being the same bits."""
     current = {**state["hardware"], **state["versions"]}
-    ignored = ("platform", "cores", "manyhead")
+    ignored = ("platform", "cores")
     changed = [
         f"{key} was {before.get(key)}, is {value}"
         for key, value in current.items()

@@ -11,6 +11,8 @@ from manyhead.build.plan import new_model, plan_stages
 from manyhead.build.resuming import (
     CHANGES,
     Changes,
+    check_encoder,
+    check_fits,
     check_place,
     checkpoint_to_resume,
     compare_parts,
@@ -44,7 +46,7 @@ from manyhead.training.run_folder import (
     open_run,
 )
 from manyhead.training.signals import Interruption, StopRequest, stop_on_signals
-from manyhead.training.stage_plan import StagePlan
+from manyhead.training.stage_plan import StagePlan, progress_of
 from manyhead.training.stages import StageRunner
 
 
@@ -78,12 +80,13 @@ def train(
         raise UsageError(f"--allow-change: {problem}; expected {expected}; leave it out or correct it")
     watcher = observer or Observer()
     path = out or Path("runs") / loaded.recipe.name
-    with stop_on_signals(watcher.event) as stop:
-        try:
+    stop = StopRequest(watcher.event)
+    try:
+        with stop_on_signals(stop):
             return _train(loaded, path, watcher, stop, resume=resume, allowed=allow_changes)
-        except Interruption:
-            assert stop.signal_number is not None
-            raise StoppedError(f"stopped; go on with {path} by --resume", stop.signal_number) from None
+    except Interruption:
+        assert stop.signal_number is not None
+        raise StoppedError(f"stopped; go on with {path} by --resume", stop.signal_number) from None
 
 
 def _train(
@@ -140,12 +143,15 @@ def _resume(folder: RunFolder, loaded: LoadedRecipe, watcher: Observer, stop: St
     current = compare_parts(state, parts, changes, watcher)
     model = new_model(parts)
     plans = plan_stages(parts, model)
-    if checkpoint is not None:
-        check_place(checkpoint, before, plans)
+    if checkpoint is None:
+        check_encoder(folder, parts)
     if changes.found:
+        if checkpoint is not None:
+            check_place(checkpoint, before, parts.recipe, plans)
+            check_fits(checkpoint, plans[progress_of(checkpoint).stage])
+        folder.update_state(**current, changes=[*state.get("changes", []), {"at": now(), **changes.found}])
         folder.remove_model()
         folder.replace_recipe(recipe_yaml(parts.recipe))
-        folder.update_state(**current, changes=[*state.get("changes", []), {"at": now(), **changes.found}])
         watcher.event(f"not bit-exact: {changes}, as allowed")
     return _run(folder, parts, model, plans, watcher=watcher, stop=stop, checkpoint=checkpoint)
 
@@ -182,8 +188,8 @@ def _run(
         observer=watcher,
         stop=stop,
     )
-    folder.update_state(status="running")
     try:
+        folder.update_state(status="running", reason=None)
         if checkpoint is None:
             folder.cut_log(0)
         else:

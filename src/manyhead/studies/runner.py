@@ -150,7 +150,10 @@ class Runner:
         if done:
             self.tell(f"{done} of {len(runs)} runs are done already")
         queue = [run for run in left if run.until is None or not self.folder.is_finished(run)]
-        with stop_on_signals(self.tell, deferred=True) as stop, Pool(self.folder, jobs=self.jobs, lock=lock) as pool:
+        with (
+            stop_on_signals(StopRequest(self.tell, deferred=True)) as stop,
+            Pool(self.folder, jobs=self.jobs, lock=lock) as pool,
+        ):
             while queue or pool.running:
                 while pool.has_room and not stop and (run := self._next(queue, pool)) is not None:
                     queue.remove(run)

@@ -25,7 +25,7 @@ from manyhead.studies.proposals import Evaluations, Trial, distributions, is_hop
 from manyhead.studies.runner import POLL_SECONDS, Pool, Runner, stop_all
 from manyhead.studies.runs import Member, Plan, PlannedRow, PlannedRun
 from manyhead.training.run_folder import METRICS as RECORDS
-from manyhead.training.signals import stop_on_signals
+from manyhead.training.signals import StopRequest, stop_on_signals
 
 TRIALS = "trials.json"
 _DIGITS = 3
@@ -60,7 +60,7 @@ class Searcher:
         """Runs the trials that are left. Raises `StoppedError` where a signal stops them."""
         active: dict[str, Trial] = {}
         with (
-            stop_on_signals(runner.tell, deferred=True) as stop,
+            stop_on_signals(StopRequest(runner.tell, deferred=True)) as stop,
             Pool(self._folder, jobs=runner.jobs, lock=lock) as pool,
         ):
             while True:

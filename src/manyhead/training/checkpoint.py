@@ -117,8 +117,13 @@ def checkpoint_folder(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
-def newest_valid(folder: Path, run: str) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint of ``run`` whose manifest holds, and a line about each newer one that cannot be used."""
+def newest_valid(
+    folder: Path, run: str, best_of: Callable[[Checkpoint], int | None]
+) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint of ``run`` that can be gone on from, and a line about each newer one that cannot.
+
+    It and the one that was the best when it was written, the step of which ``best_of`` tells, have to be whole.
+    """
     problems: list[str] = []
     for path in reversed(checkpoint_folders(folder)):
         problem = damage(path)
@@ -126,8 +131,14 @@ def newest_valid(folder: Path, run: str) -> tuple[Checkpoint | None, list[str]]:
         if problem is None and state.get("run") != run:
             problem = "it is another run's"
         if problem is None:
-            return Checkpoint(path, int(state["step"]), state), problems
-        problems.append(f"{path}: {problem}; the checkpoint before it is used")
+            found = Checkpoint(path, int(state["step"]), state)
+            best = best_of(found)
+            at_best = path if best is None else checkpoint_folder(folder, best)
+            of_best = None if at_best == path else damage(at_best)
+            if of_best is None:
+                return found, problems
+            problem = f"{at_best.name}, the best one by then, is damaged: {of_best}"
+        problems.append(f"{path}: {problem}")
     return None, problems
 
 

@@ -148,7 +148,7 @@ class RunFolder:
             restore_replaced(self.checkpoints)
             if following.is_file() and read_json(self.path / MANIFEST) == self._manifest_with_next_recipe():
                 following.replace(self.path / RECIPE)
-            for path in [*self.path.glob(".tmp-*"), *self.checkpoints.glob(".tmp-*")]:
+            for path in list(self.path.rglob(".tmp-*")):
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
@@ -217,7 +217,7 @@ def is_empty(path: Path) -> bool:
 def create_run(path: Path, recipe: str, state: Mapping[str, Any], save_encoder: Callable[[Path], None]) -> RunFolder:
     """A new run at ``path``, already holding state.json, recipe.yaml and the encoder's configuration and tokenizer.
 
-    A manifest has the hashes of the last three, which do not change; state.json has its own.
+    A manifest has the hashes of the last three; state.json has its own.
     """
     check_free(path)
     try:

@@ -15,7 +15,6 @@ from manyhead.files import writing
 from manyhead.model import load_weights
 from manyhead.training.checkpoint import (
     WEIGHTS,
-    Checkpoint,
     Snapshot,
     checkpoint_folder,
     checkpoint_folders,
@@ -25,7 +24,7 @@ from manyhead.training.checkpoint import (
     write_checkpoint,
 )
 from manyhead.training.run_folder import RunFolder
-from manyhead.training.stage_plan import Progress, StagePlan, progress_of
+from manyhead.training.stage_plan import Progress, StagePlan, best_of
 from manyhead.training.writer import Writer
 
 
@@ -41,9 +40,15 @@ class Saver:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Waits until everything is written."""
-        self._writer.__exit__(kind, error, at)
+        self._writer.__exit__(kind, error, trace)
+
+    def wait(self) -> None:
+        """Returns when everything is written. Raises `WriteError`."""
+        self._writer.wait()
 
     def save(self, progress: Progress, *, improved: bool) -> None:
         """Takes a checkpoint of where the run is, the best one if it has ``improved``. Training may go on at once.
@@ -53,6 +58,7 @@ class Saver:
         plan = self._plans[progress.stage]
         learner = plan.learner
         at("save: begins", progress.step)
+        self._writer.wait()  # so that there is one copy of everything, not two
         if not self.is_finite():
             raise DivergedError(
                 f"stage {plan.options.name}, step {progress.stage_step}: the weights are not finite numbers; the "
@@ -68,7 +74,12 @@ class Saver:
         at("save: ends", progress.step)
 
     def tidy(self, progress: Progress) -> None:
-        """Makes ``best`` and the checkpoints that are kept those of where the run goes on."""
+        """Makes ``best`` and the checkpoints that are kept those of where the run goes on.
+
+        Raises `CheckpointError` where one that is still needed is not whole.
+        """
+        for step in sorted(self._pinned(progress)):
+            self.weights(step)
         if progress.best_step is not None:
             self._folder.point_best(self._path(progress.best_step))
         keep = self._plans[progress.stage].options.keep_checkpoints
@@ -119,8 +130,4 @@ def _write(folder: RunFolder, snapshot: Snapshot, keep: int, improved: bool, pin
 
 def _rotate(folder: RunFolder, step: int, keep: int, pinned: set[int]) -> None:
     with writing(str(folder.checkpoints)):
-        rotate(folder.checkpoints, step, keep, _best_of, pinned)
-
-
-def _best_of(checkpoint: Checkpoint) -> int | None:
-    return progress_of(checkpoint).best_step
+        rotate(folder.checkpoints, step, keep, best_of, pinned)

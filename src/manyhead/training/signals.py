@@ -59,19 +59,18 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals(tell: Callable[[str], None], *, deferred: bool = False) -> Iterator[StopRequest]:
-    """Catches SIGINT and SIGTERM once; if ``deferred`` it is only remembered.
+def stop_on_signals(request: StopRequest) -> Iterator[StopRequest]:
+    """Gives the first SIGINT or SIGTERM to ``request``; the old handlers are back after the block.
 
-    The old handlers are back after the block. Outside the main thread nothing is caught.
+    Outside the main thread nothing is caught.
     """
-    request = StopRequest(tell, deferred=deferred)
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number in SIGNALS:
-        signal.signal(number, request.catch)
     try:
+        for number in SIGNALS:
+            signal.signal(number, request.catch)
         yield request
     finally:
         for number, handler in before.items():

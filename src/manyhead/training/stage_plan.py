@@ -98,6 +98,11 @@ def progress_of(checkpoint: Checkpoint) -> Progress:
     return Progress(**checkpoint.state["progress"])
 
 
+def best_of(checkpoint: Checkpoint) -> int | None:
+    """The step of the best checkpoint when ``checkpoint`` was taken."""
+    return progress_of(checkpoint).best_step
+
+
 def selection_score(
     evaluation: Evaluation, select_by: str, primary: Mapping[str, str], trained: Collection[str]
 ) -> float:

@@ -68,6 +68,8 @@ class StageRunner:
             self._event(f"{self.folder.path / METRICS} is not what was logged (sha256 differs); training is not harmed")
         self._saver.tidy(self.progress)
         plan = self.plans[self.progress.stage]
+        if self.progress.pieces is not None and plan.options.accumulation > self.progress.pieces:
+            self.progress.pieces = None
         # A stage that the recipe has made longer since.
         self.progress.stage_done &= self.progress.stage_step == plan.total_steps or self._is_stale(plan)
 
@@ -112,9 +114,15 @@ class StageRunner:
         learner = plan.learner if self.progress.pieces is None else plan.learner.in_pieces(self.progress.pieces)
         try:
             yield from steps(learner, plan.schedule, plan.rate, start=self.progress.stage_step, stop=plan.total_steps)
-        except (DivergedError, UsageError):
-            if self.progress.stage_step and self._saver.is_finite():
+        except (DivergedError, UsageError) as error:
+            if not self._saver.is_finite():
+                raise DivergedError(
+                    f"stage {plan.options.name}: the update of step {self.progress.stage_step} left weights that are "
+                    "no finite numbers; the checkpoint before is kept; lower the learning rate"
+                ) from error
+            if self.progress.stage_step:
                 self._saver.save(self.progress, improved=False)
+                self._saver.wait()
             raise
         except torch.OutOfMemoryError as error:
             raise UsageError(
@@ -154,6 +162,7 @@ class StageRunner:
         if last or improved or too_many or self.stop or progress.stage_step % plan.checkpoint_every == 0:
             self._saver.save(progress, improved=improved)
         if too_many:
+            self._saver.wait()
             raise DivergedError(
                 f"stage {plan.options.name}, step {progress.stage_step}: {SKIPPED_IN_A_ROW} steps in a row were no "
                 "finite numbers; the weights before them are kept; lower the learning rate"

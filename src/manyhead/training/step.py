@@ -73,32 +73,32 @@ def take_step(learner: Learner, step: Step) -> StepResult:
     """
     lesson, model = learner.lesson, learner.lesson.model.train()
     learner.extras.train()
-    # What is kept between steps is replaced, not written over, before the update: this goes back to it.
+    # Before the update, what is kept between steps is replaced, or is cloned here: this goes back to it.
     kept = learner.extras.state_dict()
     modules = (model, learner.extras)
     buffers = [buffer for module in modules for buffer in clear_gradients(module)]
     counts = {part.task: len(part.examples) for part in step.parts}
     tasks = tuple(task for task in lesson.data if task in counts)
     signals = Signals(tasks, None, None, step.epoch, (learner.seed, learner.stage, step.index))
+    norm, cosines = math.nan, None
     try:
         values, tokens = _run_pieces(learner, step, counts, signals)
+        found = dict(zip(tasks, values.tolist(), strict=True))
+        if all(map(math.isfinite, found.values())):
+            signals = Signals(tasks, values, None, step.epoch, signals.key)
+            cosines = learner.gradients.finish(signals)
+            learner.balancer.observe(signals)
+            for buffer in buffers:
+                buffer.drop_unused()
+            at("gradients", model)
+            for regulariser in lesson.regularisers:
+                regulariser.adjust(model)
+            norm = float(clip([parameter for module in modules for parameter in module.parameters()], learner.clipping))
     except torch.OutOfMemoryError as error:
         learner.extras.load_state_dict(kept)
         for module in modules:
             module.zero_grad()
         raise PieceTooLargeError(str(error)) from None
-    found = dict(zip(tasks, values.tolist(), strict=True))
-    norm, cosines = math.nan, None
-    if all(map(math.isfinite, found.values())):
-        signals = Signals(tasks, values, None, step.epoch, signals.key)
-        cosines = learner.gradients.finish(signals)
-        learner.balancer.observe(signals)
-        for buffer in buffers:
-            buffer.drop_unused()
-        at("gradients", model)
-        for regulariser in lesson.regularisers:
-            regulariser.adjust(model)
-        norm = float(clip([parameter for module in modules for parameter in module.parameters()], learner.clipping))
     if not math.isfinite(norm):
         learner.extras.load_state_dict(kept)
         if not learner.skips:
