@@ -39,7 +39,7 @@ from manyhead.model import MultiTaskModel, build_model, build_objective
 from manyhead.recipe.load import LoadedRecipe, load_recipe
 from manyhead.schedules.base import Part, Step
 from manyhead.training.clipping import Clipping
-from manyhead.training.gradients import Forward, Gradients, JointGradients
+from manyhead.training.gradients import Balanced, Forward, Gradients, JointGradients
 from manyhead.training.losses import Lesson, TaskLosses
 from manyhead.training.step import Learner, take_step
 from manyhead.training.task_gradients import TaskGradients
@@ -74,10 +74,11 @@ class TorchjdGradients:
         )
         return {task: loss.detach() for task, loss in losses.items()}
 
-    def finish(self, signals: Signals) -> None:
+    def finish(self, signals: Signals, clipping: Clipping | None) -> Balanced:
         """Aggregates."""
-        del signals
+        del signals, clipping
         jac_to_grad([parameter for parameter in self.shared if hasattr(parameter, "jac")], PCGrad())
+        return Balanced()
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from manyhead.encoder.dropout import Dropout, dropout, replace_dropout
+from manyhead.encoder.dropout import Dropout, Masks, dropout, mask_, replace_dropout
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.5, 0.9])
@@ -57,3 +57,21 @@ def test_every_dropout_of_a_model_is_replaced() -> None:
     replace_dropout(model)
     assert [module.p for module in model.modules() if isinstance(module, Dropout)] == [0.2, 0.4]
     assert not any(isinstance(module, nn.Dropout) for module in model.modules())
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.999])
+def test_a_mask_drawn_in_pieces_is_that_drawn_at_once(rate: float) -> None:
+    torch.manual_seed(5)
+    whole = Masks(rate, torch.device("cpu")).draw(40, 6)
+    torch.manual_seed(5)
+    masks = Masks(rate, torch.device("cpu"))
+    assert torch.equal(torch.cat([masks.draw(8, 6), masks.draw(20, 6), masks.draw(12, 6)]), whole)
+    assert set(whole.unique().tolist()) <= {-1, 0}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_what_a_mask_drops_is_zero_and_all_else_stays(dtype: torch.dtype) -> None:
+    values = torch.randn(1000).to(dtype)
+    keep = Masks(0.3, values.device).draw(1000)
+    assert torch.equal(mask_(values.clone(), keep), torch.where(keep.bool(), values, 0.0))
+    assert keep.bool().float().mean().item() == pytest.approx(0.7, abs=0.06)

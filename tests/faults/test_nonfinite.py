@@ -49,7 +49,7 @@ def bad_loss(task: str, value: float) -> Callable[[Mapping[str, torch.Tensor]], 
 
 def bad_gradient(value: float) -> Callable[[torch.nn.Module], Any]:
     def spoil(model: torch.nn.Module) -> None:
-        next(each.grad for each in model.parameters() if each.grad is not None).view(-1)[3] = value
+        [each.grad for each in model.parameters() if each.grad is not None][-1].fill_(value)
 
     return spoil
 

@@ -236,17 +236,17 @@ def search(world: World, batch: PackedBatch, start: Tensor) -> Tensor:
         outputs = world.model.run(batch, noise).outputs
         return torch.cat([(outputs[task] - clean[task]).square().flatten() for task in outputs]).sum()
 
-    return ascend(distance, start, batch.examples_of_tokens(), step_size=0.1, steps=1, radius=None)
+    return ascend(distance, start, batch.examples_of_tokens(), world.model, step_size=0.1, steps=1, radius=None)
 
 
 def test_a_flat_distance_leaves_noise_where_it_is() -> None:
     start = torch.randn(6, 4)
     examples = torch.tensor([0, 0, 1, 1, 1, 2])
-    half = ascend(lambda noise: noise[:2].sum(), start, examples, step_size=0.5, steps=1, radius=None)
+    half = ascend(lambda noise: noise[:2].sum(), start, examples, nn.Identity(), step_size=0.5, steps=1, radius=None)
     assert torch.equal(half[2:], start[2:])
     torch.testing.assert_close(half[:2], start[:2] + 0.5)
     assert torch.equal(
-        ascend(lambda noise: (noise * 0).sum(), start, examples, step_size=0.5, steps=2, radius=0.1),
+        ascend(lambda noise: (noise * 0).sum(), start, examples, nn.Identity(), step_size=0.5, steps=2, radius=0.1),
         start.clamp(-0.1, 0.1),
     )
 
@@ -338,7 +338,7 @@ def test_the_search_computes_no_gradient_of_weights(world: World) -> None:
             return torch.cat([(outputs[task] - clean[task]).square().flatten() for task in outputs]).sum()
 
         with Products() as products:
-            ascend(distance, start, batch.examples_of_tokens(), step_size=0.1, steps=1, radius=None)
+            ascend(distance, start, batch.examples_of_tokens(), world.model, step_size=0.1, steps=1, radius=None)
         counts.append(products.count)
     assert counts[0] == counts[1] > 20
 

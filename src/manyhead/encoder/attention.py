@@ -8,6 +8,7 @@ products, where the CPU's fused kernel is slow.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -22,8 +23,14 @@ from manyhead.packed import offsets_of
 NAME = "manyhead_packed"
 """Name of the attention implementation that encoders are loaded with."""
 
-BUCKET_TOKENS = 8
-"""Sequences whose lengths fall between the same multiples of this share a bucket."""
+BUCKET_PAIRS = 5000
+"""What a bucket costs by itself, in pairs of tokens that attend to each other: the launches of its operations."""
+
+_FAR = -1e4
+"""Added to scores outside a window: no weight is left of them, but where a padded query has nothing else to see."""
+
+_CUTS = 32
+"""Lengths between which sequences may be parted into buckets, at most about."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +71,41 @@ class PackedLayout:
     received: list[Tensor] | None = field(default=None)
 
 
+def bucket_widths(lengths: Sequence[int]) -> list[int]:
+    """The lengths up to which sequences go into the first, second, ... bucket, so that all of them cost least.
+
+    A bucket of n sequences padded to w tokens costs n w^2, and `BUCKET_PAIRS`.
+    """
+    step = -(-max(lengths) // _CUTS)
+    counts: dict[int, int] = {}
+    widest: dict[int, int] = {}
+    for length in lengths:
+        group = -(-length // step)
+        counts[group] = counts.get(group, 0) + 1
+        widest[group] = max(length, widest.get(group, 0))
+    groups = sorted(counts)
+    # The cheapest way to bucket the first groups: its cost, and where its last bucket begins.
+    best: list[tuple[int, int]] = [(0, 0)]
+    for stop, group in enumerate(groups, 1):
+        sequences, options = 0, []
+        for start in range(stop - 1, -1, -1):
+            sequences += counts[groups[start]]
+            options.append((best[start][0] + sequences * widest[group] ** 2 + BUCKET_PAIRS, start))
+        best.append(min(options))
+    widths: list[int] = []
+    stop = len(groups)
+    while stop:
+        widths.append(widest[groups[stop - 1]])
+        stop = best[stop][1]
+    return widths[::-1]
+
+
 def packed_layout(lengths: Sequence[int], device: torch.device, *, capture: bool = False) -> PackedLayout:
     """Groups sequences of ``lengths`` into buckets. With ``capture``, received attention is collected."""
+    widths = bucket_widths(lengths)
     groups: dict[int, list[int]] = {}
     for sequence, length in enumerate(lengths):
-        groups.setdefault(-(-length // BUCKET_TOKENS), []).append(sequence)
+        groups.setdefault(bisect_left(widths, length), []).append(sequence)
     offsets = offsets_of(lengths)
     starts_at = torch.tensor(offsets[:-1])
     all_lengths = torch.tensor(list(lengths))
@@ -98,39 +135,51 @@ def packed_layout(lengths: Sequence[int], device: torch.device, *, capture: bool
     return PackedLayout(tuple(buckets), gather, received)
 
 
-class _Pad(torch.autograd.Function):
-    """Packed rows to bucket order, ``(T, F)`` to ``(P, F)``.
+def pad(rows: Tensor, layout: PackedLayout) -> Tensor:
+    """Packed rows to bucket order, ``(T, F)`` to ``(P, F)``; padding repeats token 0."""
+    return rows if layout.gather is None else rows.index_select(0, layout.gather.padded_from)
 
-    The backward gathers instead of scattering: each token has one place in a bucket. Padding repeats token 0, whose
-    gradient there is exactly 0, since the mask removes it as a key and no padded query is read back.
+
+def unpad(rows: Tensor, layout: PackedLayout) -> Tensor:
+    """Rows in bucket order back to packed order, ``(P, F)`` to ``(T, F)``.
+
+    It is the gradient of `pad` as well: each token has one place in a bucket, and the gradient of padding is exactly 0,
+    since the mask removes it as a key and no padded query is read back.
     """
+    return rows if layout.gather is None else rows.index_select(0, layout.gather.packed_from)
+
+
+def unpad_backward(grads: Tensor, layout: PackedLayout) -> Tensor:
+    """The gradient (P, F) of what `unpad` was given, from that (T, F) of what it gave; 0 at padding."""
+    if layout.gather is None:
+        return grads
+    return pad(grads, layout).index_fill_(0, layout.gather.padding, 0.0)
+
+
+class _Pad(torch.autograd.Function):
+    """`pad` with a gradient that gathers instead of scattering."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, layout: PackedLayout) -> Tensor:
         ctx.layout = layout
-        return rows if layout.gather is None else rows.index_select(0, layout.gather.padded_from)
+        return pad(rows, layout)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        gather = ctx.layout.gather
-        return (grads[0] if gather is None else grads[0].index_select(0, gather.packed_from)), None
+        return unpad(grads[0], ctx.layout), None
 
 
 class _Unpad(torch.autograd.Function):
-    """Rows in bucket order back to packed order, ``(P, F)`` to ``(T, F)``; padding gets gradient 0."""
+    """`unpad` with a gradient that gathers instead of scattering."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, layout: PackedLayout) -> Tensor:
         ctx.layout = layout
-        return rows if layout.gather is None else rows.index_select(0, layout.gather.packed_from)
+        return unpad(rows, layout)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        gather = ctx.layout.gather
-        if gather is None:
-            return grads[0], None
-        padded = grads[0].index_select(0, gather.padded_from)
-        return padded.index_fill_(0, gather.padding, 0.0), None
+        return unpad_backward(grads[0], ctx.layout), None
 
 
 def packed_attention(
@@ -184,7 +233,7 @@ def packed_attention(
 def _window_mask(width: int, window: int, like: Tensor) -> Tensor:
     positions = torch.arange(width, device=like.device)
     apart = (positions[:, None] - positions[None, :]).abs() >= window
-    return torch.zeros(width, width, dtype=like.dtype, device=like.device).masked_fill(apart, -math.inf)
+    return torch.zeros(width, width, dtype=like.dtype, device=like.device).masked_fill(apart, _FAR)
 
 
 def _received(weights: Tensor, bucket: Bucket) -> Tensor:

@@ -84,7 +84,9 @@ def build_encoder(
     replace_dropout(model)
     can_pack = model._can_set_attn_implementation()
     encoder = PackedEncoder(model, layer=layer, capture=capture, packed=can_pack)
-    if can_pack and (difference := _difference(encoder, max_tokens)) > TOLERANCE:
+    if can_pack and _difference(encoder, max_tokens) > TOLERANCE:
+        encoder.fused = False
+    if can_pack and not encoder.fused and (difference := _difference(encoder, max_tokens)) > TOLERANCE:
         can_pack = False
         encoder.use_packed(False)
         log.debug("packed and one-by-one runs differ by %.2g", difference)

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from manyhead.encoder.attention import NAME, packed_layout
+from manyhead.encoder.bert_layer import bert_layers_of
 from manyhead.encoder.flow import Flow, flowing
+from manyhead.encoder.fused_layer import GradientSink, Run, run_layer
 from manyhead.errors import UsageError
 from manyhead.packed import Route, offsets_of
 
@@ -52,6 +54,9 @@ class PackedEncoder(nn.Module):
 
     ``layer`` is the layer whose states are returned (-1 the last). ``capture`` asks for received attention.
     ``packed`` is False where equal-length batches are used. ``behind`` run on the states (T, D) of a packed forward.
+
+    Layers of BERT's kind, as long as nobody has put hooks on them, run as one node of the graph each, unless ``fused``
+    is False; ``sink`` then takes the gradients of their weights.
     """
 
     def __init__(self, model: PreTrainedModel, *, layer: int = -1, capture: bool = False, packed: bool = True) -> None:
@@ -59,6 +64,9 @@ class PackedEncoder(nn.Module):
         self.model = model
         self.use_packed(packed)
         self.capture = capture
+        self.fused = True
+        self.sink: GradientSink | None = None
+        self._layers = bert_layers_of(model)
         self.behind: list[Callable[[Tensor, Flow], Tensor]] = []
         config: Any = model.config
         self.n_layers = int(config.num_hidden_layers)
@@ -89,6 +97,23 @@ class PackedEncoder(nn.Module):
         flow = Flow(packed_layout(lengths, input_ids.device, capture=self.capture), lengths, routes)
         with flowing(flow):
             return self._run_packed(input_ids, segment_ids, flow, noise, layer)
+
+    @property
+    def runs_fused(self) -> bool:
+        """Whether the next packed forward runs layers as one node each."""
+        return (
+            self.fused
+            and self.packed
+            and self._layers is not None
+            and not self.capture
+            and not any(layer.is_changed for layer in self._layers)
+        )
+
+    def fused_modules(self) -> frozenset[nn.Module]:
+        """The modules whose work a fused forward does in their place."""
+        if not self.runs_fused or self._layers is None:
+            return frozenset()
+        return frozenset(module for layer in self._layers for module in layer.modules)
 
     def use_packed(self, packed: bool) -> None:
         """Chooses between one packed forward and one forward for each length."""
@@ -149,12 +174,30 @@ class PackedEncoder(nn.Module):
         if self.has_segments:
             arguments["token_type_ids"] = segment_ids[None]
         with self._adding(None if noise is None else noise[None]):
-            output = self.model(**arguments, output_hidden_states=layer != self.n_layers)
-        hidden = self._states(output, layer)[0]
+            if self.runs_fused:
+                hidden = self._run_fused(arguments, flow, layer)
+            else:
+                output = self.model(**arguments, output_hidden_states=layer != self.n_layers)
+                hidden = self._states(output, layer)[0]
         for run in self.behind:
             hidden = run(hidden, flow)
         received = flow.layout.received
         return TokenStates(hidden, received[max(0, layer - 1)] if received else None)
+
+    def _run_fused(self, arguments: dict[str, Any], flow: Flow, layer: int) -> Tensor:
+        """States (T, D) of ``layer``; layers above it do not run."""
+        assert self._layers is not None
+        given = {name: value for name, value in arguments.items() if name != "packed_layout"}
+        model: Any = self.model
+        states = model.embeddings(**given)
+        if hasattr(model, "embeddings_project"):
+            states = model.embeddings_project(states)
+        first = self._layers[0]
+        hidden = states[0].to(first.out_norm.weight.dtype)
+        dtype = _products_dtype(hidden.device, first.query.weight.dtype)
+        for each in self._layers[:layer]:
+            hidden = run_layer(hidden, Run(each, flow.layout, flow.routes, dtype, self.training, self.sink))
+        return hidden
 
     def _run_equal_lengths(
         self,
@@ -219,6 +262,13 @@ class PackedEncoder(nn.Module):
             "encoder, such as bert, roberta, electra, distilbert, albert or modernbert; use another checkpoint, or "
             "leave out what adds noise"
         )
+
+
+def _products_dtype(device: torch.device, otherwise: torch.dtype) -> torch.dtype:
+    """The type of matrix products where autocast is on."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.get_autocast_dtype(device.type)
+    return otherwise
 
 
 def _positions(lengths: Sequence[int], device: torch.device) -> Tensor:

@@ -29,6 +29,11 @@ class TrainingPass:
 class Regulariser(nn.Module):
     """Acts at the moments that a member overrides. What it keeps between steps is its state."""
 
+    @property
+    def adjusts(self) -> bool:
+        """Whether it changes gradients."""
+        return type(self).adjust is not Regulariser.adjust
+
     def started(self, model: nn.Module) -> None:
         """Sees the weights that a stage starts from."""
 

@@ -70,6 +70,7 @@ class SmartPenalty(Regulariser):
                     lambda noise: torch.cat(list(distances(run(noise), fixed).values())).sum(),
                     start,
                     batch.examples_of_tokens(),
+                    cast("nn.Module", done.model),
                     step_size=options.step_size,
                     steps=options.steps,
                     radius=None if options.detach else options.epsilon,
@@ -87,6 +88,7 @@ def ascend(
     distance: Callable[[Tensor], Tensor],
     noise: Tensor,
     examples: Tensor,
+    model: nn.Module,
     *,
     step_size: float,
     steps: int,
@@ -96,12 +98,13 @@ def ascend(
 
     Each step is ``step_size`` along the gradient over its largest component in the example (``examples`` (T,) says
     whose a token is, a pair's texts being one example), so that examples do not depend on each other; then each
-    component is cut to ``radius``, if there is one. Where the gradient is 0, noise stays as it is. Parameters get no
-    gradient.
+    component is cut to ``radius``, if there is one. Where the gradient is 0, noise stays as it is. No gradient of the
+    parameters of ``model``, which ``distance`` runs, is computed.
     """
     for _ in range(steps):
         noise = noise.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(distance(noise), noise)
+        with _fixed(model):
+            (gradient,) = torch.autograd.grad(distance(noise), noise)
         largest = torch.zeros_like(gradient[:, 0]).scatter_reduce(0, examples, gradient.abs().amax(1), "amax")
         scale = largest.clamp_min(torch.finfo(gradient.dtype).tiny)[examples]
         noise = noise.detach() + step_size * gradient / scale[:, None]
@@ -127,6 +130,19 @@ def _runs(model: PackedModel, batch: PackedBatch, *, shared_masks: bool) -> Call
         return torch.func.functional_call(cast("nn.Module", model), dict(weights), (batch,))
 
     return run
+
+
+@contextmanager
+def _fixed(model: nn.Module) -> Iterator[None]:
+    """No parameter of ``model`` asks for a gradient meanwhile."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

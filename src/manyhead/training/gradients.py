@@ -1,6 +1,7 @@
 """From the losses of a step's pieces to the gradient of the update."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -8,9 +9,21 @@ from torch import Tensor
 
 from manyhead.balancing.base import Balancer, Signals
 from manyhead.schedules.base import Part
+from manyhead.training.clipping import Clipping
 
 Forward = Callable[[Sequence[Part]], dict[str, Tensor]]
 """Runs some parts of a piece: each task's share in its mean loss over the step, a scalar with a graph."""
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """What is known of an update's gradient when it is balanced.
+
+    ``cosines`` (K, K) between the tasks' gradients; ``norm`` of the whole before it was clipped, None where it was not.
+    """
+
+    cosines: Tensor | None = None
+    norm: float | None = None
 
 
 class Gradients(Protocol):
@@ -20,8 +33,8 @@ class Gradients(Protocol):
         """Runs a piece forward and backward. Returns its losses without a graph; ``signals`` has none yet."""
         ...
 
-    def finish(self, signals: Signals) -> Tensor | None:
-        """Balances what was added. Returns the cosines (K, K) between the tasks' gradients, where they are known."""
+    def finish(self, signals: Signals, clipping: Clipping | None) -> Balanced:
+        """Balances what was added. It may clip the whole as well, if ``clipping`` is given, where that saves work."""
         ...
 
 
@@ -46,9 +59,10 @@ class JointGradients:
         backward(losses, {task: weight * constants.get(task, 1.0) for task, weight in weights.items()})
         return seen
 
-    def finish(self, signals: Signals) -> None:
+    def finish(self, signals: Signals, clipping: Clipping | None) -> Balanced:
         """Nothing is left to do."""
-        del signals
+        del signals, clipping
+        return Balanced()
 
 
 def backward(losses: Mapping[str, Tensor], factors: Mapping[str, float]) -> None:

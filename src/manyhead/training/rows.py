@@ -1,13 +1,34 @@
-"""The rows of the tasks' Jacobian: one gradient a task for each shared parameter."""
+"""The rows of the tasks' Jacobian: one gradient a task for each shared parameter.
 
-from collections.abc import Iterator, Sequence
+Axes: K tasks, N numbers of a parameter or of several one after the other.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 20
-"""Numbers a task, about, that are worked on at once: those of a few tasks stay in a processor's cache."""
+CHUNK = 3 << 20
+"""Numbers of all tasks, about, that are worked on at once: they stay in a processor's last cache."""
+
+_PIECE = 4096
+"""Numbers whose products are summed at once."""
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """The gradients (K, G, ...) of ``parameters`` that lie one below the other, and their inner products, if known."""
+
+    parameters: tuple[Tensor, ...]
+    gradients: Tensor
+    inner: Tensor | None
+
+    def of(self, parameter: Tensor) -> Tensor:
+        """The gradients (K, ...) of one of the parameters."""
+        parts = self.gradients.split([len(each) for each in self.parameters], dim=1)
+        return next(part for each, part in zip(self.parameters, parts, strict=True) if each is parameter)
 
 
 class Rows:
@@ -20,7 +41,8 @@ class Rows:
         self.tasks: tuple[str, ...] = ()
         self._whole: dict[Tensor, dict[str, Tensor]] = {}
         self._sparse: dict[Tensor, dict[str, list[Tensor]]] = {}
-        self._products: dict[tuple[Tensor, str], Tensor] = {}
+        self._stacks: dict[Tensor, _Stack] = {}
+        self._products: dict[Tensor, Tensor] = {}
         self._work = torch.empty(0)
         self._sums = torch.empty(0)
 
@@ -29,9 +51,11 @@ class Rows:
         self.tasks = tuple(tasks)
         self._whole = {}
         self._sparse = {}
+        self._stacks = {}
 
     def add(self, parameter: Tensor, task: str, gradient: Tensor) -> None:
         """Adds a gradient, sparse or not, which is kept and may be changed. Sums are fp32."""
+        self._unstack(parameter)
         if gradient.is_sparse:
             self._sparse.setdefault(parameter, {}).setdefault(task, []).append(gradient)
             return
@@ -39,21 +63,47 @@ class Rows:
         before = found.get(task)
         found[task] = gradient if before is None else before.float().add_(gradient)
 
-    def add_product(self, parameter: Tensor, task: str, left: Tensor, right: Tensor) -> None:
-        """Adds the gradient (G, F) that is the product of ``left`` (N, G), transposed, and ``right`` (N, F)."""
-        if task in self._whole.get(parameter, ()):
-            self.add(parameter, task, left.t() @ right)
+    def add_stacked(self, parameters: Sequence[Tensor], gradients: Tensor) -> None:
+        """Adds gradients (K, G, ...) of all tasks for ``parameters`` that lie one below the other; they are kept."""
+        if any(self._is_known(parameter) for parameter in parameters):
+            parts = gradients.split([len(parameter) for parameter in parameters], dim=1)
+            for parameter, part in zip(parameters, parts, strict=True):
+                for task, gradient in zip(self.tasks, part, strict=True):
+                    self.add(parameter, task, gradient)
             return
-        memory = self._products.get((parameter, task))
-        if memory is None or memory.dtype != left.dtype:
-            memory = self._products[parameter, task] = torch.empty_like(parameter, dtype=left.dtype)
-        self.add(parameter, task, torch.mm(left.t(), right, out=memory))
+        # While it lies in the processor's cache, a second look at a large gradient costs little.
+        inner = self._inner(gradients.flatten(1)) if gradients.numel() >= CHUNK // 8 else None
+        stack = _Stack(tuple(parameters), gradients, inner)
+        self._stacks |= dict.fromkeys(parameters, stack)
+
+    def add_products(
+        self, parameters: Sequence[Tensor], left: Tensor, right: Tensor, spans: Mapping[str, slice]
+    ) -> None:
+        """Adds the gradients of matrices (G, F) that lie one below the other.
+
+        A task's are the product of its ``spans`` of ``left`` (T, G), transposed, and of ``right`` (T, F).
+        """
+        if spans.keys() != set(self.tasks) or any(self._is_known(parameter) for parameter in parameters):
+            for task, span in spans.items():
+                product = left[span].t() @ right[span]
+                for parameter, part in zip(parameters, product.split([len(each) for each in parameters]), strict=True):
+                    self.add(parameter, task, part)
+            return
+        shape = (len(self.tasks), left.shape[1], right.shape[1])
+        memory = self._products.get(parameters[0])
+        if memory is None or memory.dtype != left.dtype or memory.shape != shape:
+            memory = self._products[parameters[0]] = torch.empty(shape, dtype=left.dtype, device=left.device)
+        for task, place in zip(self.tasks, memory, strict=True):
+            torch.mm(left[spans[task]].t(), right[spans[task]], out=place)
+        self.add_stacked(parameters, memory)
 
     def gradient(self, parameter: Tensor, task: str) -> Tensor | None:
         """A copy of one task's gradient, in the parameter's shape; None where nothing was added."""
         given = [*self._sparse.get(parameter, {}).get(task, ())]
         if (whole := self._whole.get(parameter, {}).get(task)) is not None:
             given.append(whole)
+        if (stack := self._stacks.get(parameter)) is not None:
+            given.append(stack.of(parameter)[self.tasks.index(task)])
         if not given:
             return None
         total = torch.zeros_like(parameter)
@@ -64,18 +114,14 @@ class Rows:
     def gramian(self) -> Tensor:
         """Inner products (K, K) of the tasks' gradients, float64, on the CPU; sums of fp32 ones."""
         self._join()
-        blocks = (block for _, block in self._blocks())
-        embeddings = (self._compact(parameter)[1].flatten(1) for parameter in self._sparse)
-        size = len(self.tasks)
-        products = [
-            torch.cat([torch.mv(block[row:], block[row]) for row in range(size)]) for block in chain(blocks, embeddings)
+        products = [unit.inner for unit in self._units() if unit.inner is not None]
+        products += [
+            self._inner(block) for block in self._blocks([unit for unit in self._units() if unit.inner is None])
         ]
-        total = torch.zeros(size, size, dtype=torch.float64)
-        if products:
-            upper = torch.triu_indices(size, size).unbind()
-            total[upper] = torch.stack(products).cpu().double().sum(0)
-            total.t()[upper] = total[upper]
-        return total
+        products += [self._inner(self._compact(parameter)[1].flatten(1)) for parameter in self._sparse]
+        if not products:
+            return torch.zeros(len(self.tasks), len(self.tasks), dtype=torch.float64)
+        return torch.stack(products).cpu().double().sum(0)
 
     def combine(self, weights: Tensor) -> None:
         """Leaves the sum of the gradients, each task's times its weight (K,), in the parameters' ``grad``.
@@ -83,19 +129,19 @@ class Rows:
         A ``grad`` that is there, as embeddings keep one of zeros, is filled. What no task touched is left alone.
         """
         self._join()
+        units = self._units()
+        parameters = [parameter for unit in units for parameter in unit.parameters]
+        sizes = [parameter.numel() for parameter in parameters]
+        self._sums = _room(self._sums, sum(sizes), like=weights if not parameters else parameters[0])
         start = 0
-        if self._whole:
-            size = sum(parameter.numel() for parameter in self._whole)
-            self._sums = _room(self._sums, size, next(iter(self._whole)))
-        for parameters, block in self._blocks():
-            total = self._sums[start : start + block.shape[1]]
+        for block in self._blocks(units):
+            torch.mv(block.t(), weights.to(block), out=self._sums[start : start + block.shape[1]])
             start += block.shape[1]
-            torch.mv(block.t(), weights.to(block), out=total)
-            for parameter, part in zip(parameters, total.split([each.numel() for each in parameters]), strict=True):
-                if parameter.grad is None:
-                    parameter.grad = part.view_as(parameter)
-                else:
-                    parameter.grad.copy_(part.view_as(parameter))
+        for parameter, part in zip(parameters, self._sums[: sum(sizes)].split(sizes), strict=True):
+            if parameter.grad is None:
+                parameter.grad = part.view_as(parameter)
+            else:
+                parameter.grad.copy_(part.view_as(parameter))
         for parameter in self._sparse:
             ids, block = self._compact(parameter)
             if parameter.grad is None:
@@ -103,33 +149,59 @@ class Rows:
             total = torch.mv(block.flatten(1).t(), weights.to(block))
             parameter.grad.index_copy_(0, ids, total.view(len(ids), -1))
 
-    def _blocks(self) -> Iterator[tuple[list[Tensor], Tensor]]:
-        """Some parameters at a time, and their gradients (K, N) in fp32. Each block takes the last one's memory."""
-        chunks: list[list[Tensor]] = []
-        size = CHUNK
-        for parameter in self._whole:
-            if size + parameter.numel() > CHUNK:
-                chunks.append([])
-                size = 0
-            chunks[-1].append(parameter)
-            size += parameter.numel()
-        sizes = [sum(parameter.numel() for parameter in chunk) for chunk in chunks]
-        if not chunks:
-            return
-        self._work = _room(self._work, len(self.tasks) * max(sizes), chunks[0][0])
-        for chunk, size in zip(chunks, sizes, strict=True):
-            block = self._work[: len(self.tasks) * size].view(len(self.tasks), size)
-            for task, row in zip(self.tasks, block, strict=True):
-                start = 0
-                for parameter in chunk:
-                    place = row[start : start + parameter.numel()]
-                    start += parameter.numel()
-                    gradient = self._whole[parameter].get(task)
-                    if gradient is None:
-                        place.zero_()
-                    else:
-                        place.copy_(gradient.flatten())
-            yield chunk, block
+    def _units(self) -> list[_Stack]:
+        """All gradients but embeddings', those of each parameter once."""
+        stacks = list({id(stack): stack for stack in self._stacks.values()}.values())
+        for parameter, found in self._whole.items():
+            zero = torch.zeros((), device=parameter.device).expand_as(parameter)
+            stacks.append(
+                _Stack((parameter,), torch.stack([found.get(task, zero).float() for task in self.tasks]), None)
+            )
+        return stacks
+
+    def _blocks(self, units: Sequence[_Stack]) -> Iterator[Tensor]:
+        """The gradients (K, N) of ``units`` one after the other, fp32. Each block takes the last one's memory."""
+        waiting: list[Tensor] = []
+        room = self._chunk()
+        for rows in chain.from_iterable(unit.gradients.flatten(1).split(room, dim=1) for unit in units):
+            if waiting and sum(each.shape[1] for each in waiting) + rows.shape[1] > room:
+                yield self._joined(waiting)
+                waiting = []
+            waiting.append(rows)
+        if waiting:
+            yield self._joined(waiting)
+
+    def _joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Parts (K, ...) side by side, in fp32."""
+        sizes = [part.shape[1] for part in parts]
+        block = self._room_for(sum(sizes), parts[0])
+        for place, part in zip(block.split(sizes, dim=1), parts, strict=True):
+            place.copy_(part)
+        return block
+
+    def _inner(self, rows: Tensor) -> Tensor:
+        """Inner products (K, K) of ``rows`` (K, N), fp32 sums of pieces."""
+        found: list[Tensor] = []
+        for chunk in rows.split(self._chunk(), dim=1):
+            pieces, rest = divmod(chunk.shape[1], _PIECE)
+            block = chunk
+            if chunk.dtype != torch.float32:
+                block = self._room_for(chunk.shape[1], chunk).copy_(chunk)
+            if pieces:
+                whole = block[:, : pieces * _PIECE].view(len(rows), pieces, _PIECE).transpose(0, 1)
+                found.append(torch.bmm(whole, whole.transpose(1, 2)).sum(0))
+            if rest:
+                found.append(block[:, -rest:] @ block[:, -rest:].t())
+        return found[0] if len(found) == 1 else torch.stack(found).sum(0)
+
+    def _chunk(self) -> int:
+        """Numbers a task that are worked on at once."""
+        return max(1, CHUNK // len(self.tasks))
+
+    def _room_for(self, size: int, like: Tensor) -> Tensor:
+        """Memory (K, ``size``) that holds until it is asked for again."""
+        self._work = _room(self._work, len(self.tasks) * size, like)
+        return self._work[: len(self.tasks) * size].view(len(self.tasks), size)
 
     def _compact(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
         """The ids (U,) of the rows that any task touched, and the gradients there (K, U, D)."""
@@ -141,6 +213,18 @@ class Rows:
                 places = torch.searchsorted(ids, each._indices()[0])
                 row.index_add_(0, places, each._values().to(row.dtype))
         return ids, block
+
+    def _is_known(self, parameter: Tensor) -> bool:
+        return parameter in self._stacks or parameter in self._whole or parameter in self._sparse
+
+    def _unstack(self, parameter: Tensor) -> None:
+        """Takes a stack apart, so that its parameters' gradients can grow each for itself."""
+        stack = self._stacks.get(parameter)
+        if stack is None:
+            return
+        for each in stack.parameters:
+            del self._stacks[each]
+            self._whole[each] = dict(zip(self.tasks, stack.of(each).float(), strict=True))
 
     def _join(self) -> None:
         """Where some gradients of a matrix are whole, all are."""

@@ -80,26 +80,32 @@ def take_step(learner: Learner, step: Step) -> StepResult:
     counts = {part.task: len(part.examples) for part in step.parts}
     tasks = tuple(task for task in lesson.data if task in counts)
     signals = Signals(tasks, None, None, step.epoch, (learner.seed, learner.stage, step.index))
-    norm, cosines = math.nan, None
+    norm: float | None = None
+    cosines: Tensor | None = None
     try:
         values, tokens = _run_pieces(learner, step, counts, signals)
         found = dict(zip(tasks, values.tolist(), strict=True))
         if all(map(math.isfinite, found.values())):
             signals = Signals(tasks, values, None, step.epoch, signals.key)
-            cosines = learner.gradients.finish(signals)
+            at("gradients", model)
+            # What changes gradients before they are clipped, and what else has some, must not be left out of the norm.
+            last = [each for each in lesson.regularisers if each.adjusts], [*learner.extras.parameters()]
+            balanced = learner.gradients.finish(signals, None if any(last) else learner.clipping)
+            cosines = balanced.cosines
             learner.balancer.observe(signals)
             for buffer in buffers:
                 buffer.drop_unused()
-            at("gradients", model)
             for regulariser in lesson.regularisers:
                 regulariser.adjust(model)
-            norm = float(clip([parameter for module in modules for parameter in module.parameters()], learner.clipping))
+            norm = balanced.norm
+            if norm is None:
+                norm = float(clip([each for module in modules for each in module.parameters()], learner.clipping))
     except torch.OutOfMemoryError as error:
         learner.extras.load_state_dict(kept)
         for module in modules:
             module.zero_grad()
         raise PieceTooLargeError(str(error)) from None
-    if not math.isfinite(norm):
+    if norm is None or not math.isfinite(norm):
         learner.extras.load_state_dict(kept)
         if not learner.skips:
             raise _diverged(learner, step, found)

@@ -10,9 +10,12 @@ from manyhead.balancing.base import Balancer, Key, Signals
 from manyhead.model import MultiTaskModel
 from manyhead.schedules.base import Part
 from manyhead.training.clipping import Clipping
-from manyhead.training.gradients import Forward, backward
+from manyhead.training.gradients import Balanced, Forward, backward
 from manyhead.training.rows import Rows
 from manyhead.training.segments import Split, split_of
+
+CANCELLED = 1e-3
+"""Share of the rows' squares below which their sum's square is not taken from the Gramian."""
 
 
 class TaskGradients:
@@ -54,20 +57,37 @@ class TaskGradients:
                 backward(losses, self.balancer.constants)
         return {task: loss.detach() for task, loss in losses.items()}
 
-    def finish(self, signals: Signals) -> Tensor:
-        """See `Gradients.finish`. A gradient that is 0 has cosines of 0."""
+    def finish(self, signals: Signals, clipping: Clipping | None) -> Balanced:
+        """See `Gradients.finish`. A gradient that is 0 has cosines of 0.
+
+        The norm of the rows' sum follows from the Gramian: to clip it takes no look at the parameters.
+        """
         self._key = None
         gramian = self.rows.gramian()
         weights = torch.ones(len(signals.tasks), dtype=torch.float64)
+        norm: float | None = None
         if bool(gramian.isfinite().all()):  # a step that is not finite is refused by its norm
             factors = self._clipped(gramian, signals.tasks)
             gramian = gramian * factors * factors[:, None]
             weights = self.balancer.weights(replace(signals, gramian=gramian)).double()
             self._scale_own(signals.tasks, weights * factors if self.balancer.weighs_heads else factors)
+            if clipping is not None and (length := self._length(gramian, weights)) is not None:
+                whole = float(clipping.factor(length))
+                self._scale_own(signals.tasks, torch.full_like(weights, whole))
+                weights, norm = weights * whole, float(length)
             weights = weights * factors
         self.rows.combine(weights)
         lengths = gramian.diagonal().sqrt()
-        return (gramian / lengths / lengths[:, None]).nan_to_num(0.0, 0.0, 0.0).clamp(-1.0, 1.0)
+        cosines = (gramian / lengths / lengths[:, None]).nan_to_num(0.0, 0.0, 0.0).clamp(-1.0, 1.0)
+        return Balanced(cosines, norm)
+
+    def _length(self, gramian: Tensor, weights: Tensor) -> Tensor | None:
+        """The norm of the whole gradient; None where so little is left of the rows that rounding would count."""
+        square = weights @ gramian @ weights
+        if float(square) < CANCELLED * float((weights.square() * gramian.diagonal()).sum()):
+            return None
+        own = [each.grad for task, each_own in self._own.items() if task for each in each_own if each.grad is not None]
+        return (square + torch.nn.utils.get_total_norm(own).cpu().double() ** 2).sqrt()
 
     def _look_at_model(self) -> None:
         """Finds out, in the first step, what trains and how: both stay so for a stage."""
