@@ -44,13 +44,16 @@ test: lint ## lint, types and the quick tests
 test-all: lint ## the same, with the slow tests
 	$(BIN)/pytest -n $(JOBS) --slow
 
-bench: $(DEV_STAMP) ## measure speed, what faults do, and what going on after them costs, on this machine
+bench: $(DEV_STAMP) ## measure speed, how cost grows, what faults do, and what going on after them costs, on this machine
 	$(BIN)/python benchmarks/encoder.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/experts.py
 	$(BIN)/python benchmarks/surgery.py
 	$(BIN)/python benchmarks/regularisers.py
+	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/faults.py
 	$(BIN)/python benchmarks/resume.py
 

@@ -26,6 +26,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
+from limits import ceiling
+from memory import resident
 from torch import Tensor, nn
 
 from manyhead.batching import pack
@@ -35,7 +37,8 @@ from manyhead.device import choose_hardware
 from manyhead.encoder.load import read_config
 from manyhead.encoder.source import locate_encoder
 from manyhead.encoder.tokenizer import load_tokenizer
-from manyhead.inference.outputs import freeze_for_inference, predict_store
+from manyhead.inference.frozen import freeze_for_inference
+from manyhead.inference.outputs import predict_store
 from manyhead.model import MultiTaskModel, build_model, build_objective
 from manyhead.recipe.load import load_recipe
 from manyhead.schedules.base import Part
@@ -45,7 +48,6 @@ Side = Callable[[np.ndarray], None]
 """Does one side's work on the examples it is given."""
 
 TASK = "text"
-MATRIX = 1024
 
 
 @dataclass(frozen=True)
@@ -259,26 +261,6 @@ def memory_growth(work: Work, batch_size: int, steps: int, autocast: torch.dtype
     }
 
 
-def resident() -> float:
-    """Resident memory of this process in MiB."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def ceiling() -> dict[str, float]:
-    """Rate of large matrix products, in GFLOP/s: what a share of the limit is a share of."""
-    found: dict[str, float] = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        left, right = torch.randn(MATRIX, MATRIX).to(dtype), torch.randn(MATRIX, MATRIX).to(dtype)
-        times: list[float] = []
-        for _ in range(12):
-            began = time.perf_counter()
-            torch.mm(left, right)
-            times.append(time.perf_counter() - began)
-        found[f"{name}_gflop_per_second"] = 2 * MATRIX**3 / statistics.median(times[2:]) / 1e9
-    return found
-
-
 def print_table(results: dict[str, Any]) -> None:
     """The results as Markdown."""
     machine, texts = results["machine"], results["texts"]
@@ -291,7 +273,7 @@ def print_table(results: dict[str, Any]) -> None:
         spread = f"{row['ratio']:.2f} ({row['ratio_min']:.2f} to {row['ratio_max']:.2f})"
         rates = f"{row['ours_examples_per_second']:.0f} | {row['theirs_examples_per_second']:.0f}"
         print(f"| {name} | {rates} | {spread} |")
-    limit = ", ".join(f"{name.split('_')[0]} {value:.0f}" for name, value in results["ceiling"].items())
+    limit = ", ".join(f"{name} {results['ceiling'][f'{name}_gflop_per_second']:.0f}" for name in ("fp32", "bf16"))
     marks = ", ".join(f"{mark:.0f}" for mark in results["memory"]["resident_mib"])
     print(f"\nMatrix products, GFLOP/s: {limit}. Resident MiB over {results['memory']['steps']} steps: {marks}.")
 

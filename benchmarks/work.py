@@ -5,55 +5,17 @@ import importlib.metadata
 import json
 import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 import transformers
-from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from manyhead.build.parts import Parts
-from manyhead.data.task_data import TaskData
 from manyhead.device import Hardware
 from manyhead.recipe.load import LoadedRecipe, load_recipe
-from manyhead.recipe.schema import Task
-
-Block = Callable[[int], float]
-"""Trains on the examples of some round; returns seconds."""
 
 Seconds = Mapping[str, Sequence[float]]
 """What each side took in each round."""
-
-
-MEGABATCH = 50
-"""Batches among which the Trainer groups by length."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What all sides train on: ``rounds`` times ``steps`` batches of each task.
-
-    ``parts`` hold these training rows alone, one batch of like lengths after the other, from long to short.
-    """
-
-    parts: Parts
-    data_dir: str | None
-    batch_size: int
-    rounds: int
-    steps: int
-
-    @property
-    def batches(self) -> int:
-        """Batches of each task."""
-        return self.rounds * self.steps
-
-    @property
-    def tasks(self) -> Mapping[str, Task]:
-        """The tasks by name."""
-        return self.parts.recipe.tasks
 
 
 def parser_of(description: str | None) -> argparse.ArgumentParser:
@@ -77,35 +39,6 @@ def three_tasks(data_dir: str | None, overrides: Mapping[str, Any]) -> LoadedRec
 CROSS_ENCODED = {"pairing": "concat", "head": {"kind": "linear", "dropout": 0.1}, "loss": "mse"}
 
 
-def some_work(parts: Parts, data_dir: str | None, batch_size: int, rounds: int, steps: int) -> Work:
-    """Batches evenly spread over one of the Trainer's groups of batches, the same in each run; fewer of small data."""
-    train = parts.split("train")
-    group = min(MEGABATCH, min(data.n_examples for data in train.values()) // batch_size)
-    steps = min(steps, group)
-    rounds = min(rounds, group // steps)
-    data = {
-        (task, "train"): subset(each, spread_batches(each, batch_size, group, rounds * steps))
-        for task, each in train.items()
-    }
-    return Work(replace(parts, data=data), data_dir, batch_size, rounds, steps)
-
-
-def spread_batches(data: TaskData, batch_size: int, group: int, count: int) -> np.ndarray:
-    """Rows (count * batch_size,) of ``count`` out of ``group`` batches in the Trainer's order, long ones first."""
-    rows = np.random.default_rng(0).permutation(data.n_examples)[: group * batch_size]
-    lengths, draws = data.tokens.lengths()[rows].tolist(), torch.Generator().manual_seed(0)
-    order = get_length_grouped_indices(lengths, batch_size, mega_batch_mult=group, generator=draws)
-    batches = rows[np.array(order)].reshape(group, batch_size)
-    return batches[((np.arange(count) + 0.5) * group / count).astype(int)].ravel()
-
-
-def subset(data: TaskData, rows: np.ndarray) -> TaskData:
-    """Some rows of a split."""
-    assert data.targets is not None
-    ids: Any = [data.ids[int(row)] for row in rows]
-    return replace(data, tokens=data.tokens.take(rows), targets=data.targets[rows], lines=data.lines[rows], ids=ids)
-
-
 def record_of(hardware: Hardware, data_dir: str | None, packages: Sequence[str]) -> dict[str, Any]:
     """The machine, the versions and where the texts come from."""
     versions = {name: importlib.metadata.version(name) for name in ("manyhead", "torch", "transformers", *packages)}
@@ -118,7 +51,7 @@ def print_record(record: Mapping[str, Any]) -> None:
     machine = record["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     print(f"{machine['device_name']}, {machine['threads']} threads, {machine['precision']}; {versions}; "
-          f"{record['texts']}")  # fmt: skip
+          f"{record['texts']}", flush=True)  # fmt: skip
 
 
 def write(results: Mapping[str, Any], path: Path | None) -> None:
@@ -145,8 +78,16 @@ def ratios(seconds: Seconds, ours: Sequence[str], theirs: Sequence[str]) -> dict
 
 
 def _ratio(own: Sequence[float], other: Sequence[float]) -> dict[str, float]:
-    found = [b / a for a, b in zip(own, other, strict=True)]
-    return {"ratio": statistics.median(found), "least": min(found), "most": max(found)}
+    """``of_sums`` is that of all rounds together."""
+    found = spread([b / a for a, b in zip(own, other, strict=True)])
+    return {"ratio": found.pop("median"), **found, "of_sums": sum(other) / sum(own)}
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, quartiles and range."""
+    quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+    low, middle, high = quartiles
+    return {"median": middle, "low_quartile": low, "high_quartile": high, "least": min(values), "most": max(values)}
 
 
 def cell(ratio: Mapping[str, float]) -> str:

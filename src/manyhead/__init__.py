@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Model", "Prediction", "Run", "train"]
 
-# The CPU backend of torch keeps a compiled kernel for each shape it has seen. Packed batches have ever new shapes, so
-# its default of 1,024 grows by gigabytes over a run. It is read once, when torch is loaded.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+# The CPU backend of torch keeps a compiled kernel for each shape it has seen, and torch one of its own. Packed batches
+# have ever new shapes, so the defaults of 1,024 grow by gigabytes over a run. They are read at the first product.
+for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    os.environ.setdefault(_name, "64")
 
 _LAZY = {
     "Model": "manyhead.inference.predictor",

@@ -32,8 +32,7 @@ def pack(parts: Sequence[Part], stores: Mapping[str, TokenStore], *, segment_ids
         part_lengths = (store.offsets[rows + 1] - store.offsets[rows]).astype(np.int64)
         order = np.argsort(part_lengths, kind="stable")
         start = len(lengths)
-        for row in rows[order]:
-            ids.append(store.ids[store.offsets[row] : store.offsets[row + 1]])
+        ids.append(store.joined(rows[order]))
         sorted_lengths = part_lengths[order]
         segments.append(_segments(sorted_lengths, store.segment_starts[rows[order]]))
         lengths.extend(sorted_lengths.tolist())

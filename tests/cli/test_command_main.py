@@ -71,6 +71,17 @@ def test_help_starts_about_as_quickly_as_what_it_is_made_of() -> None:
     assert best["ours"] < 5 * best["theirs"], best
 
 
+def test_help_loads_nothing_that_it_does_not_need() -> None:
+    program = (
+        "import sys; from manyhead.cli.main import app\n"
+        "try: app(sys.argv[1:])\n"
+        "except SystemExit: print(sorted({'manyhead.recipe', 'numpy', 'yaml', 'torch'} & set(sys.modules)))"
+    )
+    for words in (["--help"], ["study", "--help"]):
+        done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "[]", words
+
+
 def test_recipe_errors_come_without_torch(tmp_path: Path) -> None:
     program = (
         "import sys; from manyhead.cli.main import app\n"

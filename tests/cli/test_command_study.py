@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from commands import document, run, write_recipe
 
+from manyhead.cli.study import BudgetName
+from manyhead.studies import schema
 from manyhead.studies.run import StudyResult
 
 
@@ -16,6 +19,10 @@ def study(encoder: Path, tmp_path: Path) -> Path:
     path = tmp_path / "study.yaml"
     path.write_text("study: 1\nname: try\ntitle: A try\nbaseline: tiny\nrows: [{recipe: tiny.yaml, name: tiny}]\n")
     return path
+
+
+def test_the_budgets_of_the_command_are_those_of_studies() -> None:
+    assert get_args(BudgetName) == get_args(schema.BudgetName)
 
 
 def test_the_table_is_printed_and_written(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from manyhead.encoder.dropout import Dropout, Masks, dropout, mask_, replace_dropout
+from manyhead.encoder.dropout import Dropout, dropout, keep_mask, mask_, replace_dropout
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.5, 0.9])
@@ -59,19 +59,34 @@ def test_every_dropout_of_a_model_is_replaced() -> None:
     assert not any(isinstance(module, nn.Dropout) for module in model.modules())
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.5, 0.999])
-def test_a_mask_drawn_in_pieces_is_that_drawn_at_once(rate: float) -> None:
-    torch.manual_seed(5)
-    whole = Masks(rate, torch.device("cpu")).draw(40, 6)
-    torch.manual_seed(5)
-    masks = Masks(rate, torch.device("cpu"))
-    assert torch.equal(torch.cat([masks.draw(8, 6), masks.draw(20, 6), masks.draw(12, 6)]), whole)
-    assert set(whole.unique().tolist()) <= {-1, 0}
+@pytest.mark.parametrize("count", [7, 60_000, 70_001])
+def test_masks_are_the_same_for_any_number_of_threads(count: int) -> None:
+    found: list[torch.Tensor] = []
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 2, 2):
+            torch.set_num_threads(number)
+            torch.manual_seed(5)
+            found.append(keep_mask(0.25, torch.empty(count, dtype=torch.int16)))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert set(found[0].unique().tolist()) == {-1, 0}
+    kept = (found[0] == -1).double()
+    assert kept.mean().item() == pytest.approx(0.75, abs=4 * (0.75 * 0.25 / count) ** 0.5)
+
+
+def test_neighbours_in_a_mask_know_nothing_of_each_other() -> None:
+    torch.manual_seed(1)
+    kept = (keep_mask(0.5, torch.empty(1 << 18, dtype=torch.int16)) == -1).double() - 0.5
+    for apart in (1, 2, 3, 4, 1 << 17):
+        assert abs(float((kept[apart:] * kept[:-apart]).mean())) < 4 * 0.25 / (1 << 17) ** 0.5
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_what_a_mask_drops_is_zero_and_all_else_stays(dtype: torch.dtype) -> None:
     values = torch.randn(1000).to(dtype)
-    keep = Masks(0.3, values.device).draw(1000)
+    keep = keep_mask(0.3, torch.empty(1000, dtype=torch.int16))
     assert torch.equal(mask_(values.clone(), keep), torch.where(keep.bool(), values, 0.0))
     assert keep.bool().float().mean().item() == pytest.approx(0.7, abs=0.06)

@@ -12,7 +12,7 @@ from typing import Any
 CODE = {".py", ".so", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
 FORBIDDEN = {"pickle.find_class", "ctypes.dlopen", "socket.connect", "socket.getaddrinfo", "socket.gethostbyname"}
 FORBIDDEN |= {"os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen"}
-HARMLESS = {"uname"}  # how Python's `platform` learns about the machine
+HARMLESS = {"uname", None}  # how `platform` learns about the machine; the process itself, opened as a library
 LIMIT_SECONDS = 120
 
 

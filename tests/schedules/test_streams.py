@@ -1,6 +1,7 @@
 import copy
 import pickle
 import time
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -257,3 +258,23 @@ def test_the_order_stays_what_it_was():
     assert rows_of(stream_of(10, 4, length_window=2, lengths=lengths), 0).tolist() == [3, 1, 7, 9, 0, 8, 4, 2, 5, 6]
     balanced = stream_of(10, 4, groups=[0, 0, 0, 0, 0, 0, 0, 1, 1, 2])
     assert rows_of(balanced, 1).tolist() == [9, 0, 9, 5, 9, 8, 7, 7, 4, 8]
+
+
+@pytest.mark.parametrize("options", [{}, {"length_window": 16}, {"groups": True}, {"subsample": 0.9}])
+def test_memory_is_at_most_32_bytes_a_row(options):
+    """At the most, while the next pass is drawn; what is given to the stream is not counted."""
+    size, rest = 400_000, {key: value for key, value in options.items() if key != "groups"}
+    groups = np.arange(size) % 7 if "groups" in options else None
+    lengths = lengths_of(size).astype(np.int32)
+    tracemalloc.start()
+    try:
+        stream = BatchStream(size, StreamOptions(8, groups=groups, **rest), KEY, lengths)
+        stream.batch(0)
+        after = tracemalloc.get_traced_memory()[0]
+        for index in range(stream.pass_batches - 1, stream.pass_batches + 2):
+            stream.batch(index)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert after <= 13 * size
+    assert peak <= 32 * size

@@ -10,7 +10,8 @@ from transformers import PretrainedConfig
 from manyhead.build.teachers import check_teachers
 from manyhead.build.trainable import trainable_problems
 from manyhead.data.cache import load_task_data
-from manyhead.data.check import DataReport, check_data
+from manyhead.data.check import DataReport
+from manyhead.data.checked import checked_data
 from manyhead.data.examples import reference_of
 from manyhead.data.fetch import pin_recipe_references
 from manyhead.data.resolve import hub_cache, resolve_files
@@ -20,6 +21,7 @@ from manyhead.encoder.load import read_config
 from manyhead.encoder.source import EncoderSource, locate_encoder
 from manyhead.encoder.tokenizer import check_tokenizer, load_tokenizer
 from manyhead.errors import Problem, RecipeError
+from manyhead.files import FileHashes
 from manyhead.inference.model_folder import ENCODER, model_in, save_encoder_files
 from manyhead.recipe.load import LoadedRecipe
 from manyhead.recipe.schema import Recipe, Split, Tables
@@ -84,7 +86,7 @@ def read_parts(
 ) -> Parts:
     """Reads all parts of ``loaded``; nothing is trained and nothing written but caches.
 
-    ``report`` of an earlier `check_data` saves another check. ``encoder`` is a run's own configuration and tokenizer,
+    ``report`` of an earlier `checked_data` saves another check. ``encoder`` is a run's own configuration and tokenizer,
     to go on from its checkpoint; without it the recipe's checkpoint is located. Raises `UsageError`, `RecipeError` and
     `DataError`.
     """
@@ -95,12 +97,13 @@ def read_parts(
     revision = recipe.encoder.revision if source is None else source.revision
     recipe = pin_recipe_references(recipe, hub_cache(), encoder_revision=revision)
     resolve = resolve_files(recipe)
-    report = report or check_data(recipe, place=loaded.place, resolve=resolve)
+    hashes = FileHashes()
+    report = report or checked_data(recipe, place=loaded.place, resolve=resolve, hashes=hashes)
     report.raise_errors()
     for warning in report.warnings:
         watcher.event(f"warning: {warning}")
     data = {
-        (name, split): load_task_data(name, split, recipe, tokenizer, resolve=resolve)
+        (name, split): load_task_data(name, split, recipe, tokenizer, resolve=resolve, hashes=hashes)
         for split in TRAINING_SPLITS
         for name, task in recipe.tasks.items()
         if reference_of(task, split) is not None

@@ -1,6 +1,6 @@
 """From the parts that were read to what trains: the model, and each stage's schedule, losses, optimiser and rate."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -23,7 +23,7 @@ from manyhead.pretraining.base import Pretraining, TextFacts
 from manyhead.recipe.schema import Stage, Tables, Task
 from manyhead.recipe.tables import builder
 from manyhead.regularisers.base import Regulariser
-from manyhead.schedules.base import Schedule, StreamOptions
+from manyhead.schedules.base import Indices, Schedule, StreamOptions
 from manyhead.schedules.streams import BatchStream
 from manyhead.training.checkpoint import EXTRAS
 from manyhead.training.clipping import Clipping
@@ -71,7 +71,7 @@ def _streams(parts: Parts, index: int, stage: Stage) -> dict[str, BatchStream]:
             length_window=stage.length_window,
             groups=_groups(data, recipe.tasks[name]) if name in stage.balanced else None,
         )
-        lengths = data.tokens.lengths().reshape(data.tokens.n_examples, -1).sum(1)
+        lengths = _lengths(data) if stage.length_window else None
         streams[name] = BatchStream(data.tokens.n_examples, options, (recipe.seed, index, name), lengths)
     return streams
 
@@ -141,12 +141,29 @@ def _plan(parts: Parts, model: MultiTaskModel, index: int, stage: Stage) -> Stag
         skips=stage.on_nonfinite == "skip",
     )
     rate = builder(tables, "rates", stage.rate)(stage.rate, total, schedule.epoch_steps)
-    rows = {name: stream.rows for name, stream in streams.items()}
+    rows = _RowsInUse(streams)
     fitted = {
         name: (each, rows[name] if name in rows else np.arange(each.n_examples))
         for name, each in parts.split("train").items()
+        if model.threshold(name) is not None
     }
     return StagePlan(stage, learner, schedule, rate, total, trainable, rows, fitted)
+
+
+class _RowsInUse(Mapping[str, Indices]):
+    """The rows of each stream, listed when asked for: few stages need them, and they are as many as the data."""
+
+    def __init__(self, streams: Mapping[str, BatchStream]) -> None:
+        self._streams = streams
+
+    def __getitem__(self, task: str) -> Indices:
+        return self._streams[task].rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._streams)
+
+    def __len__(self) -> int:
+        return len(self._streams)
 
 
 def _gradients(stage: Stage, model: MultiTaskModel, balancer: Balancer, accumulation: int) -> Gradients:
@@ -203,11 +220,17 @@ def _objective(task: Task, tables: Tables, data: TaskData) -> Objective:
     return build_objective(task, tables, counts)
 
 
-def _groups(data: TaskData, task: Task) -> NDArray[np.int64]:
+def _lengths(data: TaskData) -> NDArray[np.int32]:
+    """Tokens of each example."""
+    lengths = data.tokens.lengths()
+    return lengths.reshape(data.n_examples, -1).sum(1, dtype=np.int32) if len(lengths) > data.n_examples else lengths
+
+
+def _groups(data: TaskData, task: Task) -> NDArray[np.integer]:
     """Each row's class, or the bucket of its score."""
     assert data.targets is not None
     if task.kind == "classification":
-        return data.targets.astype(np.int64)
+        return data.targets.astype(np.int64, copy=False)
     low, high = task.range or (float(data.targets.min()), float(data.targets.max()))
     share = (data.targets - low) / max(high - low, 1e-12)
-    return np.clip((share * SCORE_BUCKETS).astype(np.int64), 0, SCORE_BUCKETS - 1)
+    return np.clip((share * SCORE_BUCKETS).astype(np.int8), 0, SCORE_BUCKETS - 1)

@@ -9,8 +9,9 @@ from manyhead.build.parts import Parts
 from manyhead.build.teachers import teacher_folder
 from manyhead.data.cache import load_task_data
 from manyhead.data.resolve import resolve_files
+from manyhead.inference.frozen import freeze_for_inference
 from manyhead.inference.model_folder import read_model
-from manyhead.inference.outputs import TaskPredictions, freeze_for_inference, predict_store
+from manyhead.inference.outputs import TaskPredictions, predict_store
 from manyhead.model import build_objective, load_weights
 from manyhead.schedules.base import Indices
 from manyhead.training.stage_plan import StagePlan

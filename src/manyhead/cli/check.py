@@ -81,7 +81,8 @@ def check(
 ) -> None:
     """Say everything that is wrong with a recipe and its data.
 
-    Reads every row of every file, and estimates what training would cost. Trains nothing.
+    Looks at every row of every file, again only where files or recipe changed, and estimates what training would cost.
+    Trains nothing.
     """
     from manyhead.recipe.load import load_recipe
 
@@ -113,7 +114,7 @@ def check_recipe(loaded: "LoadedRecipe", *, note: Callable[[str], None]) -> Chec
     from manyhead.build.parts import read_encoder
     from manyhead.build.trainable import stage_parameters
     from manyhead.cli.cost import estimate
-    from manyhead.data.check import check_data
+    from manyhead.data.checked import checked_data
     from manyhead.training.observer import Observer
 
     parameters, failure = None, None
@@ -126,7 +127,7 @@ def check_recipe(loaded: "LoadedRecipe", *, note: Callable[[str], None]) -> Chec
     except ManyheadError as error:
         failure = error
     resolve = _resolver(loaded.recipe)
-    report = check_data(loaded.recipe, place=loaded.place, resolve=resolve)
+    report = checked_data(loaded.recipe, place=loaded.place, resolve=resolve)
     if report.errors or failure:
         return Checked(report, parameters, {}, None, failure)
     note("counting tokens and trying a few steps ...")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from manyhead.cli.options import DataDir, Json, Overrides, Plugins, Quiet, RunOrModel, listed
+from manyhead.cli.options import DataDir, Json, Overrides, Plugins, Precision, Quiet, RunOrModel, listed
 from manyhead.cli.output import Output, score, speaking, table
 from manyhead.cli.stored import Stored, find_model
 from manyhead.errors import DataError, Problem, UsageError
@@ -42,6 +42,7 @@ def evaluate(
         Path | None, typer.Option("--file", metavar="F", help="Score this file in place of a split; needs one --task.")
     ] = None,
     data_dir: DataDir = None,
+    precision: Precision = None,
     overrides: Overrides = None,
     plugins: Plugins = None,
     as_json: Json = False,
@@ -51,7 +52,9 @@ def evaluate(
     with speaking(as_json=as_json, quiet=quiet) as output:
         if file is not None and len(listed(tasks)) != 1:
             raise UsageError(f"--file with {len(listed(tasks))} tasks; expected one; name it by --task")
-        stored = find_model(model, plugins=listed(plugins), overrides=listed(overrides), data_dir=data_dir)
+        stored = find_model(
+            model, plugins=listed(plugins), overrides=listed(overrides), data_dir=data_dir, precision=precision
+        )
         examples = open_examples(stored, listed(tasks), split, file)
         if not tasks and (absent := [name for name in stored.recipe.tasks if name not in examples]):
             output.note(f"without {split} data, so left out: {', '.join(absent)}")
@@ -106,7 +109,7 @@ def score_examples(stored: Stored, examples: "Mapping[str, Examples]", *, note: 
         for warning in split.warnings:
             note(str(warning))
     tick = _ticker(sum(split.n_examples for split in data.values()), note)
-    return evaluate_tasks(model.network, stored.recipe, data, model.objectives, tick=tick)
+    return evaluate_tasks(model.frozen, stored.recipe, data, model.objectives, tick=tick)
 
 
 def _open(recipe: "Recipe", name: str, task: "Task", split: SplitName, file: Path | None) -> "Examples | None":

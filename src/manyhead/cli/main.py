@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import sys
-from importlib import metadata
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -55,6 +54,8 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib import metadata
+
         print(f"manyhead {metadata.version('manyhead')}")
         raise typer.Exit
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -35,6 +35,14 @@ DataDir = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the recipe: stages.0.epochs=1. Can be repeated."),
+]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "int8"] | None,
+    typer.Option(
+        "--precision",
+        show_default=False,
+        help="Of the encoder's products, in place of the recipe's precision; int8 is for CPUs, fast and less exact.",
+    ),
 ]
 Plugins = Annotated[
     list[str] | None,

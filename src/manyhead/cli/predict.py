@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from manyhead.cli.options import Json, Overrides, Plugins, Quiet, RunOrModel, listed
+from manyhead.cli.options import Json, Overrides, Plugins, Precision, Quiet, RunOrModel, listed
 from manyhead.cli.output import Output, speaking
 from manyhead.cli.stored import Stored, find_model
 from manyhead.errors import UsageError
@@ -74,6 +74,7 @@ def predict(
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", metavar="D", help="Folder in which --input is looked for.")
     ] = None,
+    precision: Precision = None,
     overrides: Overrides = None,
     plugins: Plugins = None,
     as_json: Json = False,
@@ -87,7 +88,9 @@ def predict(
     """
     with speaking(as_json=as_json, quiet=quiet) as output:
         _check_target(target)
-        stored = find_model(model, plugins=listed(plugins), overrides=listed(overrides), data_dir=data_dir)
+        stored = find_model(
+            model, plugins=listed(plugins), overrides=listed(overrides), data_dir=data_dir, precision=precision
+        )
         rows = _open(source, stored.task(task), data_dir)
         rows.places(stored.task(task).text)
         form = _form(form, target, as_json=as_json)

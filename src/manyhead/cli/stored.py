@@ -20,11 +20,15 @@ _FREE_IN_TASKS = (
 
 @dataclass(frozen=True)
 class Stored:
-    """A run or model on this machine; ``recipe`` is its own with what was set for this command."""
+    """A run or model on this machine; ``recipe`` is its own with what was set for this command.
+
+    ``precision`` replaces the recipe's, which is for training.
+    """
 
     folder: Path
     recipe: "Recipe"
     plugins: tuple[str, ...]
+    precision: str | None = None
 
     def task(self, name: str) -> "Task":
         """A task of the model. Raises `UsageError` for another name."""
@@ -40,7 +44,7 @@ class Stored:
         return Model.load(
             self.folder,
             device=recipe.device,
-            precision=recipe.precision,
+            precision=self.precision or recipe.precision,
             threads=recipe.threads,
             plugins=self.plugins,
         )
@@ -52,6 +56,7 @@ def find_model(
     plugins: Sequence[str] = (),
     overrides: Sequence[str] = (),
     data_dir: Path | None = None,
+    precision: str | None = None,
 ) -> Stored:
     """The folder that ``run_or_model`` names (one from the hub is fetched), and its recipe with ``overrides``.
 
@@ -67,7 +72,7 @@ def find_model(
         raise CheckpointError(f"{what}; expected a run folder, a model folder or the hub id of a model")
     loaded = load_stored_recipe(path, plugins=plugins, overrides=overrides, data_dir=data_dir)
     _check_overrides(overrides)
-    return Stored(folder, loaded.recipe, tuple(plugins))
+    return Stored(folder, loaded.recipe, tuple(plugins), precision)
 
 
 def _folder(run_or_model: str) -> Path:

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,7 +10,6 @@ from manyhead.cli.options import DataDir, Json, Overrides, Quiet, listed
 from manyhead.cli.output import speaking, table
 from manyhead.cli.training import command_line
 from manyhead.errors import StoppedError
-from manyhead.studies.schema import BudgetName
 
 EXAMPLES = (
     "manyhead study s3 --budget small --data-dir data/cs224n",
@@ -28,6 +27,8 @@ EXAMPLES = (
     "    - {recipe: my.yaml, name: short, set: {stages.0.epochs: 1}}",
     "    - {name: single, row: {a: a.yaml, b: b.yaml}}  # a run for each task",
 )
+
+BudgetName = Literal["smoke", "small", "full"]
 
 
 def study(

@@ -34,7 +34,7 @@ from manyhead.data.task_data import StringColumn, Tally, TaskData
 from manyhead.data.tokens import ExampleTokenizer, TokenStore, in_batches, plain_copy
 from manyhead.errors import DataError, Problem, UsageError
 from manyhead.faults import at
-from manyhead.files import is_alive, sha256_of, sync_folder, write_json, writing
+from manyhead.files import FileHashes, is_alive, sha256s_of, sync_folder, write_json, writing
 from manyhead.recipe.schema import DevFromTrain, Recipe, Split
 
 FORMAT = 1
@@ -55,12 +55,14 @@ def load_task_data(
     tokenizer: Tokenizer,
     *,
     resolve: Resolve | None = None,
+    hashes: FileHashes | None = None,
     cache_dir: Path | None = None,
 ) -> TaskData:
     """The split of task ``name``, out of the cache or tokenised into it.
 
-    ``resolve`` finds the file (by default below ``data_dir``), ``cache_dir`` defaults to `default_cache_dir`. Raises
-    `UsageError` for a split without file, `DataError` for files that cannot be used, `WriteError` for a full disk.
+    ``resolve`` finds the file (by default below ``data_dir``), ``hashes`` may know its hash, ``cache_dir`` defaults to
+    `default_cache_dir`. Raises `UsageError` for a split without file, `DataError` for files that cannot be used,
+    `WriteError` for a full disk.
     """
     task = recipe.tasks[name]
     reference = reference_of(task, split)
@@ -68,17 +70,23 @@ def load_task_data(
         raise UsageError(f"task '{name}' has no {split} file; name one under tasks.{name}.files.{split}")
     path = (resolve or resolver(Path(recipe.data_dir)))(reference)
     examples = read_examples(name, task, split, path, seed=recipe.seed)
-    return load_examples(examples, tokenizer, max_tokens=recipe.encoder.max_tokens, cache_dir=cache_dir)
+    max_tokens = recipe.encoder.max_tokens
+    return load_examples(examples, tokenizer, max_tokens=max_tokens, hashes=hashes, cache_dir=cache_dir)
 
 
 def load_examples(
-    examples: Examples, tokenizer: Tokenizer, *, max_tokens: int, cache_dir: Path | None = None
+    examples: Examples,
+    tokenizer: Tokenizer,
+    *,
+    max_tokens: int,
+    hashes: FileHashes | None = None,
+    cache_dir: Path | None = None,
 ) -> TaskData:
     """As `load_task_data`, for examples of any file."""
     root = cache_dir or default_cache_dir()
     plain = plain_copy(tokenizer)
     state = _state(examples.table.path)
-    data_hash = sha256_of(examples.table.path)
+    data_hash = (hashes or FileHashes())(examples.table.path)
     key = _key(examples, plain, max_tokens, data_hash)
     folder = root / key if (root / key).is_dir() else _writable(root) / key
     try:
@@ -135,7 +143,8 @@ def _verified(folder: Path) -> dict[str, Any]:
             size = (folder / name).stat().st_size
             if size != written["bytes"]:
                 raise _DamagedError(f"{name} has {size} bytes instead of {written['bytes']}")
-            if sha256_of(folder / name) != written["sha256"]:
+        for name, found in zip(meta["files"], sha256s_of([folder / name for name in meta["files"]]), strict=True):
+            if found != meta["files"][name]["sha256"]:
                 raise _DamagedError(f"{name} is not what was written")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _DamagedError(str(error)) from None
@@ -177,7 +186,7 @@ def _map(folder: Path, meta: dict[str, Any], examples: Examples, data_hash: str)
 
 def _mapped(path: Path, dtype: str) -> NDArray[Any]:
     if path.stat().st_size:
-        return np.memmap(path, dtype, mode="r")
+        return np.memmap(path, dtype, mode="r").view(np.ndarray)  # as itself it is slow to slice
     empty = np.empty(0, dtype)
     empty.flags.writeable = False
     return empty

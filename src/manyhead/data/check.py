@@ -1,23 +1,15 @@
-"""Checking data: every row of every file, what was rejected, balance, duplicates, and leaks between splits and tasks.
+"""Checking data: every row of every file, what was rejected, balance, repeated rows, leaks between splits and tasks."""
 
-Texts are compared after folding case and white space, as 64-bit hashes: about 40 bytes a row of a pair task, whatever
-the texts' length.
-"""
-
-from array import array
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from hashlib import blake2b
-from itertools import product
-from math import nan
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from manyhead.data.examples import Examples, Resolve, counted, findings, read_examples, reference_of, resolver, with_key
+from manyhead.data.prints import WHATS, Hashes, Prints, What, duplicates, read_prints, shared_rows, sorted_hashes
 from manyhead.data.table import Reject
 from manyhead.errors import DataError, Problem
 from manyhead.recipe.schema import SPLITS, Recipe, Split, Task
@@ -25,14 +17,9 @@ from manyhead.recipe.schema import SPLITS, Recipe, Split, Task
 Place = Callable[[str], tuple[Path | str | None, int | None]]
 """From a key of the recipe to the file and the line that wrote it."""
 
-_SHOWN_PAIRS = 5
 _BINS = 10
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
-_HASH_BYTES = 8
-_ODD = np.uint64(0x9E3779B97F4A7C15)
-_EMPTY = np.frombuffer(blake2b(b"", digest_size=_HASH_BYTES).digest(), np.uint64)[0]
 
-Hashes = NDArray[np.uint64]
 Targets = NDArray[np.float64]
 
 
@@ -82,7 +69,7 @@ class Leak:
 
     source: str
     into: str
-    what: Literal["example", "text"]
+    what: What
     rows: int
     share: float
     first: list[tuple[int, int]]
@@ -108,35 +95,6 @@ class DataReport:
         return plain | {"errors": list(map(str, self.errors)), "warnings": list(map(str, self.warnings))}
 
 
-@dataclass(frozen=True)
-class _Prints:
-    """Fingerprints of a split's examples: of each as a whole (E,), and of its texts (E, n); with lines and targets."""
-
-    task: str
-    split: Split
-    wholes: Hashes
-    texts: Hashes
-    lines: NDArray[np.int64]
-    targets: Targets
-
-    @property
-    def name(self) -> str:
-        return f"{self.task}.{self.split}"
-
-    @cached_property
-    def by_whole(self) -> tuple[NDArray[np.intp], Hashes]:
-        """Examples in the order of their hashes, and the hashes so."""
-        order = self.wholes.argsort(kind="stable")
-        return order, self.wholes[order]
-
-    @cached_property
-    def by_text(self) -> tuple[NDArray[np.intp], Hashes]:
-        """Texts, counted row by row, in the order of their hashes, and the hashes so."""
-        flat = self.texts.ravel()
-        order = flat.argsort(kind="stable")
-        return order, flat[order]
-
-
 def check_data(recipe: Recipe, *, place: Place | None = None, resolve: Resolve | None = None) -> DataReport:
     """Reads every file of every task and reports all that is wrong, and what is worth knowing.
 
@@ -144,7 +102,7 @@ def check_data(recipe: Recipe, *, place: Place | None = None, resolve: Resolve |
     """
     resolve = resolve or resolver(Path(recipe.data_dir))
     reports: list[SplitReport] = []
-    prints: list[_Prints] = []
+    prints: list[Prints] = []
     errors: list[Problem] = []
     warnings: list[Problem] = []
     for name, task in recipe.tasks.items():
@@ -158,7 +116,7 @@ def check_data(recipe: Recipe, *, place: Place | None = None, resolve: Resolve |
                 continue
             try:
                 examples = read_examples(name, task, split, resolve(reference), seed=recipe.seed)
-                found = _read(examples)
+                found = read_prints(examples)
             except DataError as error:
                 errors += with_key(error, f"tasks.{name}.files.{split}").problems
                 continue
@@ -173,35 +131,14 @@ def check_data(recipe: Recipe, *, place: Place | None = None, resolve: Resolve |
     return DataReport(
         reports,
         leaks,
-        [_placed(error, place) for error in dict.fromkeys(errors)],
-        [_placed(warning, place) for warning in warnings],
+        [placed(error, place) for error in dict.fromkeys(errors)],
+        [placed(warning, place) for warning in warnings],
     )
 
 
-def _read(examples: Examples) -> _Prints:
-    digests, lines, targets = bytearray(), array("q"), array("d")
-    for line, _, texts, target in examples:
-        for text in texts:
-            digests += blake2b(_folded(text), digest_size=_HASH_BYTES).digest()
-        lines.append(line)
-        targets.append(nan if target is None else target)
-    hashes = np.frombuffer(digests, np.uint64).reshape(-1, len(examples.task.text))
-    wholes = hashes[:, 0] if len(examples.task.text) == 1 else _unordered(hashes)
-    return _Prints(examples.name, examples.split, wholes, hashes, np.array(lines), np.array(targets))
-
-
-def _folded(text: str) -> bytes:
-    return " ".join(text.casefold().split()).encode()
-
-
-def _unordered(pairs: Hashes) -> Hashes:
-    """One hash for the two of each row, whatever their order."""
-    return pairs.min(axis=1) * _ODD + pairs.max(axis=1)
-
-
-def _report(examples: Examples, prints: _Prints) -> SplitReport:
+def _report(examples: Examples, prints: Prints) -> SplitReport:
     task, tally = examples.task, examples.tally()
-    duplicates, conflicts = _duplicates(prints)
+    repeated, conflicts, first_conflicts = duplicates(prints)
     with_targets = examples.has_targets and tally.used > 0
     is_classification = task.kind == "classification"
     return SplitReport(
@@ -219,9 +156,9 @@ def _report(examples: Examples, prints: _Prints) -> SplitReport:
         stray_quotes=tally.stray_quotes,
         classes=_classes(task, prints.targets) if with_targets and is_classification else None,
         scores=_spread(task, prints.targets) if with_targets and not is_classification else None,
-        duplicates=duplicates,
-        conflicts=len(conflicts),
-        first_conflicts=conflicts[:_SHOWN_PAIRS],
+        duplicates=repeated,
+        conflicts=conflicts,
+        first_conflicts=first_conflicts,
     )
 
 
@@ -240,46 +177,26 @@ def _spread(task: Task, targets: Targets) -> ScoreSpread:
     return ScoreSpread(edges.tolist(), counts.tolist(), named)
 
 
-def _duplicates(prints: _Prints) -> tuple[int, list[tuple[int, int]]]:
-    """Number of examples that stood in an earlier row; lines of first and later row where their targets differ."""
-    order, wholes = prints.by_whole
-    is_first = np.ones(len(wholes), bool)
-    is_first[1:] = wholes[1:] != wholes[:-1]
-    first_of = order[is_first][np.cumsum(is_first) - 1]
-    differ = (prints.targets[order] != prints.targets[first_of]) & ~np.isnan(prints.targets[order])
-    lines = np.stack([prints.lines[first_of[differ]], prints.lines[order[differ]]], axis=1)
-    pairs = lines[lines[:, 1].argsort()].tolist()
-    return int((~is_first).sum()), [(first, later) for first, later in pairs]
-
-
-def _leaks(prints: list[_Prints]) -> list[Leak]:
+def _leaks(prints: list[Prints]) -> list[Leak]:
     """Between the splits of each task, in either sense; and from each task's training texts into what others score."""
     found: list[Leak] = []
-    for source, into in product(prints, prints):
-        same_task = source.task == into.task
-        if SPLITS.index(source.split) >= SPLITS.index(into.split) or not (same_task or source.split == "train"):
-            continue
-        if source.texts.shape[1] == into.texts.shape[1]:
-            found.append(_leak(source, into, "example"))
-        if source.texts.shape[1] + into.texts.shape[1] > 2:
-            found.append(_leak(source, into, "text"))
-    return [leak for leak in found if leak.rows]
-
-
-def _leak(source: _Prints, into: _Prints, what: Literal["example", "text"]) -> Leak:
-    order, known = source.by_whole if what == "example" else source.by_text
-    asked = into.wholes[:, None] if what == "example" else into.texts
-    places = np.searchsorted(known, asked).clip(max=max(0, len(known) - 1))
-    is_known = known[places] == asked if len(known) else np.zeros(asked.shape, bool)
-    if what == "text":
-        is_known &= asked != _EMPTY
-    rows = np.flatnonzero(is_known.any(axis=1))
-    columns = is_known[rows].argmax(axis=1)[:_SHOWN_PAIRS]
-    there = order[places[rows[:_SHOWN_PAIRS], columns]]
-    if what == "text":
-        there = there // source.texts.shape[1]
-    first = list(zip(source.lines[there].tolist(), into.lines[rows[:_SHOWN_PAIRS]].tolist(), strict=True))
-    return Leak(source.name, into.name, what, len(rows), len(rows) / max(1, len(asked)), first)
+    for source in prints:
+        known: dict[What, Hashes] = {}
+        for into in prints:
+            same_task = source.task == into.task
+            if SPLITS.index(source.split) >= SPLITS.index(into.split) or not (same_task or source.split == "train"):
+                continue
+            widths = source.texts.shape[1], into.texts.shape[1]
+            fits = {"example": widths[0] == widths[1], "text": sum(widths) > 2}
+            for what in WHATS:
+                if not fits[what]:
+                    continue
+                if what not in known:
+                    known[what] = sorted_hashes(source, what)
+                rows, first = shared_rows(source, known[what], into, what)
+                if rows:
+                    found.append(Leak(source.name, into.name, what, rows, rows / len(into.lines), first))
+    return found
 
 
 def _is_grave(leak: Leak) -> bool:
@@ -316,7 +233,7 @@ def _doubts(report: SplitReport) -> list[Problem]:
     return [Problem(doubt, report.file, key=key) for doubt in doubts]
 
 
-def _placed(problem: Problem, place: Place | None) -> Problem:
+def placed(problem: Problem, place: Place | None) -> Problem:
     """The problem with the recipe's file and line, unless it lies in a row of a data file."""
     if place is None or problem.key is None or problem.line is not None:
         return problem

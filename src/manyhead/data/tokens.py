@@ -19,6 +19,7 @@ BATCH_EXAMPLES = 2048
 
 T = TypeVar("T")
 
+_TAKEN_AT_ONCE = 1 << 16
 _CHARS_PER_TOKEN = 20
 _SPACES = (" ", "\n", "\t")
 
@@ -46,21 +47,34 @@ class TokenStore:
 
     def lengths(self) -> NDArray[np.int32]:
         """Tokens of each sequence, (S,)."""
-        return np.diff(self.offsets).astype(np.int32)
+        lengths = np.empty(len(self.offsets) - 1, np.int32)
+        return np.subtract(self.offsets[1:], self.offsets[:-1], out=lengths, casting="unsafe")
 
     def sequence(self, index: int) -> NDArray[np.uint16] | NDArray[np.uint32]:
         """Ids of one sequence; a view."""
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
+    def joined(self, sequences: NDArray[np.int64]) -> NDArray[np.uint16] | NDArray[np.uint32]:
+        """Ids of some sequences end to end, in the order given, (T,)."""
+        starts = self.offsets[sequences]
+        lengths = self.offsets[sequences + 1] - starts
+        ends = lengths.cumsum()
+        places = np.arange(ends[-1] if len(ends) else 0)
+        return self.ids[places + np.repeat(starts - ends + lengths, lengths)]
+
     def take(self, examples: NDArray[np.int64]) -> "TokenStore":
         """A store of some examples, in the order given."""
         n = self.sequences_per_example
         sequences = (examples[:, None] * n + np.arange(n)).reshape(-1)
-        lengths = self.offsets[sequences + 1] - self.offsets[sequences]
-        parts: list[Any] = [self.ids[:0], *(self.sequence(int(sequence)) for sequence in sequences)]
+        offsets = np.zeros(len(sequences) + 1, np.int64)
+        np.cumsum(self.offsets[sequences + 1] - self.offsets[sequences], out=offsets[1:])
+        ids: Any = np.empty(offsets[-1], self.ids.dtype)
+        for start in range(0, len(sequences), _TAKEN_AT_ONCE):
+            some = sequences[start : start + _TAKEN_AT_ONCE]
+            ids[offsets[start] : offsets[start + len(some)]] = self.joined(some)
         return TokenStore(
-            np.concatenate(parts),
-            np.concatenate([np.zeros(1, np.int64), lengths.cumsum()]),
+            ids,
+            offsets,
             self.segment_starts[sequences],
             self.truncated[examples],
             n,
@@ -146,7 +160,11 @@ def tokenize_texts(
     tokenizer: Tokenizer, texts: Iterable[tuple[str, ...]], *, max_tokens: int, siamese: bool
 ) -> TokenStore:
     """Tokenises examples in memory; see `ExampleTokenizer`."""
-    tokenize = ExampleTokenizer(tokenizer, max_tokens=max_tokens, siamese=siamese)
+    return tokenized(ExampleTokenizer(tokenizer, max_tokens=max_tokens, siamese=siamese), texts)
+
+
+def tokenized(tokenize: ExampleTokenizer, texts: Iterable[tuple[str, ...]]) -> TokenStore:
+    """All of ``texts`` in memory."""
     chunks = [_no_tokens(tokenize.dtype), *tokenize(texts)]
     lengths = np.concatenate([np.zeros(1, np.int64), *(chunk.lengths for chunk in chunks)])
     return TokenStore(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
@@ -26,6 +27,11 @@ NAME = "manyhead_packed"
 BUCKET_PAIRS = 5000
 """What a bucket costs by itself, in pairs of tokens that attend to each other: the launches of its operations."""
 
+WIDTHS, COUNTS = 8, 4
+"""Buckets are rounded up to a multiple of these tokens and sequences. The processor's library keeps a kernel for each
+shape of a product, and the allocator a gap for each size: few shapes are few of both. Where all lengths are the same,
+nothing is moved at all."""
+
 _FAR = -1e4
 """Added to scores outside a window: no weight is left of them, but where a padded query has nothing else to see."""
 
@@ -37,7 +43,8 @@ _CUTS = 32
 class Bucket:
     """``count`` sequences padded to ``width`` tokens, at ``start`` of the bucket-ordered tokens.
 
-    ``mask`` (count, 1, 1, width) is 0 on tokens and -inf on padding; None where no sequence is padded.
+    ``mask`` (count, 1, 1, width) is 0 on tokens and -inf on padding; None where no sequence is padded. The last few
+    sequences may be none at all: they hold no token.
     """
 
     start: int
@@ -51,12 +58,13 @@ class Gather:
     """How T packed tokens and P bucket positions map to each other.
 
     ``padded_from`` (P,): the token behind each position, 0 at padding. ``packed_from`` (T,): each token's position.
-    ``padding``: the positions that hold no token.
+    ``padding``: the positions that hold no token; ``empty``: rows among the T that hold none, if there are any.
     """
 
     padded_from: Tensor
     packed_from: Tensor
     padding: Tensor
+    empty: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,15 @@ class PackedLayout:
     received: list[Tensor] | None = field(default=None)
 
 
+def rounded(size: int, step: int) -> int:
+    """The next multiple of ``step``."""
+    return size + -size % step
+
+
 def bucket_widths(lengths: Sequence[int]) -> list[int]:
     """The lengths up to which sequences go into the first, second, ... bucket, so that all of them cost least.
 
-    A bucket of n sequences padded to w tokens costs n w^2, and `BUCKET_PAIRS`.
+    A bucket of n sequences of w tokens, both rounded up, costs n w^2 and `BUCKET_PAIRS`.
     """
     step = -(-max(lengths) // _CUTS)
     counts: dict[int, int] = {}
@@ -90,7 +103,8 @@ def bucket_widths(lengths: Sequence[int]) -> list[int]:
         sequences, options = 0, []
         for start in range(stop - 1, -1, -1):
             sequences += counts[groups[start]]
-            options.append((best[start][0] + sequences * widest[group] ** 2 + BUCKET_PAIRS, start))
+            pairs = rounded(sequences, COUNTS) * rounded(widest[group], WIDTHS) ** 2
+            options.append((best[start][0] + pairs + BUCKET_PAIRS, start))
         best.append(min(options))
     widths: list[int] = []
     stop = len(groups)
@@ -103,6 +117,7 @@ def bucket_widths(lengths: Sequence[int]) -> list[int]:
 def packed_layout(lengths: Sequence[int], device: torch.device, *, capture: bool = False) -> PackedLayout:
     """Groups sequences of ``lengths`` into buckets. With ``capture``, received attention is collected."""
     widths = bucket_widths(lengths)
+    count_step, width_step = (1, 1) if min(lengths) == max(lengths) else (COUNTS, WIDTHS)
     groups: dict[int, list[int]] = {}
     for sequence, length in enumerate(lengths):
         groups.setdefault(bisect_left(widths, length), []).append(sequence)
@@ -114,17 +129,20 @@ def packed_layout(lengths: Sequence[int], device: torch.device, *, capture: bool
     valid: list[Tensor] = []
     position = 0
     for _, members in sorted(groups.items()):
-        member_lengths = all_lengths[members]
-        width = int(member_lengths.max())
+        extra = -len(members) % count_step
+        member_lengths = F.pad(all_lengths[members], (0, extra))
+        width = rounded(max(lengths[each] for each in members), width_step)
         columns = torch.arange(width)
         real = columns < member_lengths[:, None]
-        sources.append(torch.where(real, starts_at[members][:, None] + columns, 0).flatten())
+        sources.append(torch.where(real, F.pad(starts_at[members], (0, extra))[:, None] + columns, 0).flatten())
         valid.append(real.flatten())
         mask = None
         if not bool(real.all()):
-            mask = torch.zeros(real.shape).masked_fill(~real, -math.inf)[:, None, None, :].to(device)
-        buckets.append(Bucket(position, len(members), width, mask))
-        position += len(members) * width
+            # Sequences that are none see all their keys: they must see something.
+            hidden = ~real & (member_lengths > 0)[:, None]
+            mask = torch.zeros(real.shape).masked_fill(hidden, -math.inf)[:, None, None, :].to(device)
+        buckets.append(Bucket(position, len(member_lengths), width, mask))
+        position += len(member_lengths) * width
     source, is_real = torch.cat(sources), torch.cat(valid)
     received: list[Tensor] | None = [] if capture else None
     if position == offsets[-1] and torch.equal(source, torch.arange(position)):
@@ -144,9 +162,12 @@ def unpad(rows: Tensor, layout: PackedLayout) -> Tensor:
     """Rows in bucket order back to packed order, ``(P, F)`` to ``(T, F)``.
 
     It is the gradient of `pad` as well: each token has one place in a bucket, and the gradient of padding is exactly 0,
-    since the mask removes it as a key and no padded query is read back.
+    since the mask removes it as a key and no padded query is read back. Empty rows are 0.
     """
-    return rows if layout.gather is None else rows.index_select(0, layout.gather.packed_from)
+    if layout.gather is None:
+        return rows
+    found = rows.index_select(0, layout.gather.packed_from)
+    return found if layout.gather.empty is None else found.index_fill_(0, layout.gather.empty, 0.0)
 
 
 def unpad_backward(grads: Tensor, layout: PackedLayout) -> Tensor:

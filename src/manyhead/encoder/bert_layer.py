@@ -13,6 +13,9 @@ from transformers.activations import GELUActivation
 MODEL_TYPES = frozenset({"bert", "camembert", "data2vec-text", "electra", "ernie", "roberta", "xlm-roberta"})
 """Model types whose layers are of BERT's kind."""
 
+_READERS = "transformers.utils.output_capturing"
+"""Where transformers' own hooks are from: they read what layers give, and stay once somebody asked for it."""
+
 _PLACES = {
     "query": "attention.self.query",
     "key": "attention.self.key",
@@ -53,10 +56,17 @@ class BertLayer:
 
     @property
     def is_changed(self) -> bool:
-        """Whether hooks on its modules make it do other things than BERT's."""
+        """Whether hooks on its modules may make it do other things than BERT's."""
         return any(
-            each._forward_hooks or each._forward_pre_hooks or each._backward_hooks or each._backward_pre_hooks
-            for each in self.modules
+            getattr(hook, "__module__", None) != _READERS
+            for module in self.modules
+            for hooks in (
+                module._forward_hooks,
+                module._forward_pre_hooks,
+                module._backward_hooks,
+                module._backward_pre_hooks,
+            )
+            for hook in hooks.values()
         )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from manyhead.encoder.attention import PackedLayout, pad, unpad, unpad_backward
-from manyhead.encoder.dropout import Masks, kept_scale, mask_
+from manyhead.encoder.dropout import keep_mask, kept_scale, mask_
 
 aten = torch.ops.aten
 
@@ -36,8 +36,9 @@ class Attention:
         kept: list[Tensor | None] = []
         contexts: list[Tensor] = []
         for bucket, rows in zip(self.layout.buckets, self._by_bucket(pad(qkv, self.layout)), strict=True):
-            states = rows.view(bucket.count, bucket.width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-            states = states.reshape(3, bucket.count * self.heads, bucket.width, -1)
+            by_head = rows.view(bucket.count, bucket.width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            matrices = bucket.count * self.heads
+            states = by_head.reshape(3, matrices, bucket.width, -1)
             query, key, value = states.unbind()
             query.mul_(query.shape[2] ** -0.5)
             scores = torch.bmm(query, key.transpose(1, 2)).to(self.softmax_dtype)
@@ -47,7 +48,7 @@ class Attention:
             keep = None
             if self.rate:
                 value.mul_(kept_scale(self.rate, value.device))
-                keep = Masks(self.rate, value.device).draw(*weights.shape)
+                keep = keep_mask(self.rate, torch.empty_like(weights, dtype=torch.int16))
                 used = mask_(weights.clone(), keep)
             context = torch.bmm(used, value).view(bucket.count, self.heads, bucket.width, -1)
             contexts.append(context.transpose(1, 2).reshape(bucket.count * bucket.width, -1))

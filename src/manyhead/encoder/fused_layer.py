@@ -8,7 +8,7 @@ running a layer agree up to rounding.
 Axes: T packed tokens, D width, I intermediate width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol, cast
@@ -18,10 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from manyhead.encoder.attention import PackedLayout
 from manyhead.encoder.bert_layer import BertLayer
-from manyhead.encoder.dropout import Masks, kept_scale, mask_
-from manyhead.encoder.fused_attention import Attention
+from manyhead.encoder.dropout import keep_mask, kept_scale, mask_
 from manyhead.packed import Route
 
 aten = torch.ops.aten
@@ -52,12 +50,28 @@ class GradientSink(Protocol):
         ...
 
 
+class LayerAttention(Protocol):
+    """The attention of a layer: its forward, and its backward from what that keeps."""
+
+    def attend(self, qkv: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """Queries, keys and values (T, 3D), side by side, to the context (T, D), and what the backward needs."""
+        ...
+
+    def backward(self, grads: Tensor, kept: Sequence[Tensor | None]) -> Tensor:
+        """The gradient of queries, keys and values (T, 3D) from that of the context (T, D)."""
+        ...
+
+
+AttentionOf = Callable[[int, float, torch.dtype], LayerAttention]
+"""From a number of heads, a dropout rate and the type of softmax to a layer's attention over the batch's sequences."""
+
+
 @dataclass(frozen=True)
 class Run:
     """How a layer runs: on which tokens, in which type of products, with dropout or not, and with which sink."""
 
     layer: BertLayer
-    layout: PackedLayout
+    attention_of: AttentionOf
     routes: Sequence[Route]
     dtype: torch.dtype
     training: bool
@@ -69,11 +83,11 @@ class Run:
         return self.layer.dropout if self.training else 0.0
 
     @cached_property
-    def attention(self) -> Attention:
+    def attention(self) -> LayerAttention:
         """The layer's attention."""
         layer = self.layer
         rate = layer.attention_dropout if self.training else 0.0
-        return Attention(self.layout, layer.heads, rate, layer.out_norm.weight.dtype)
+        return self.attention_of(layer.heads, rate, layer.out_norm.weight.dtype)
 
 
 def run_layer(states: Tensor, run: Run) -> Tensor:
@@ -134,6 +148,7 @@ def _forward(states: Tensor, run: Run) -> tuple[Tensor, _Kept, list[Tensor | Non
     layer, dtype, rate = run.layer, run.dtype, run.rate
     qkv = (layer.query, layer.key, layer.value)
     qkv_weight = _cast_together([module.weight for module in qkv], dtype)
+    qkv_bias = _cast_together([module.bias for module in qkv], dtype)
     out_weight, inner_weight, output_weight = (
         module.weight.to(dtype) for module in (layer.out, layer.intermediate, layer.output)
     )
@@ -141,9 +156,7 @@ def _forward(states: Tensor, run: Run) -> tuple[Tensor, _Kept, list[Tensor | Non
         module.bias.to(dtype) for module in (layer.out, layer.intermediate, layer.output)
     )
     given = states.to(dtype)
-    projected = F.linear(given, qkv_weight, _cast_together([module.bias for module in qkv], dtype))
-    context, attended = run.attention.attend(projected)
-    del projected
+    context, attended = run.attention.attend(F.linear(given, qkv_weight, qkv_bias))
 
     out, out_keep = _drop(F.linear(context, out_weight, out_bias), rate)
     middle_sum = torch.add(states, out, alpha=_scale(rate, out))
@@ -236,7 +249,7 @@ def _drop(branch: Tensor, rate: float) -> tuple[Tensor, Tensor | None]:
     """What dropout leaves of ``branch``, which it overwrites, before it is scaled; and the mask."""
     if not rate:
         return branch, None
-    keep = Masks(rate, branch.device).draw(*branch.shape)
+    keep = keep_mask(rate, torch.empty_like(branch, dtype=torch.int16))
     return mask_(branch, keep), keep
 
 

@@ -10,16 +10,19 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from manyhead.encoder.attention import NAME, packed_layout
+from manyhead.encoder.attention import NAME, PackedLayout, packed_layout
 from manyhead.encoder.bert_layer import bert_layers_of
 from manyhead.encoder.flow import Flow, flowing
-from manyhead.encoder.fused_layer import GradientSink, Run, run_layer
+from manyhead.encoder.fused_attention import Attention
+from manyhead.encoder.fused_layer import AttentionOf, GradientSink, Run, run_layer
+from manyhead.encoder.slots import Slots, slots_of
 from manyhead.errors import UsageError
 from manyhead.packed import Route, offsets_of
 
@@ -56,7 +59,7 @@ class PackedEncoder(nn.Module):
     ``packed`` is False where equal-length batches are used. ``behind`` run on the states (T, D) of a packed forward.
 
     Layers of BERT's kind, as long as nobody has put hooks on them, run as one node of the graph each, unless ``fused``
-    is False; ``sink`` then takes the gradients of their weights.
+    is False; ``sink`` then takes the gradients of their weights, and ``rounded`` says whether `Slots` are rounded up.
     """
 
     def __init__(self, model: PreTrainedModel, *, layer: int = -1, capture: bool = False, packed: bool = True) -> None:
@@ -65,6 +68,7 @@ class PackedEncoder(nn.Module):
         self.use_packed(packed)
         self.capture = capture
         self.fused = True
+        self.rounded = True
         self.sink: GradientSink | None = None
         self._layers = bert_layers_of(model)
         self.behind: list[Callable[[Tensor, Flow], Tensor]] = []
@@ -175,7 +179,9 @@ class PackedEncoder(nn.Module):
             arguments["token_type_ids"] = segment_ids[None]
         with self._adding(None if noise is None else noise[None]):
             if self.runs_fused:
-                hidden = self._run_fused(arguments, flow, layer)
+                del arguments["packed_layout"]
+                slots = self._slots(flow, len(input_ids), device)
+                hidden = self._run_fused(arguments, partial(Attention, slots.layout), slots, layer)
             else:
                 output = self.model(**arguments, output_hidden_states=layer != self.n_layers)
                 hidden = self._states(output, layer)[0]
@@ -184,20 +190,45 @@ class PackedEncoder(nn.Module):
         received = flow.layout.received
         return TokenStates(hidden, received[max(0, layer - 1)] if received else None)
 
-    def _run_fused(self, arguments: dict[str, Any], flow: Flow, layer: int) -> Tensor:
+    def run_with(
+        self,
+        attention_of: AttentionOf,
+        input_ids: Tensor,
+        segment_ids: Tensor,
+        positions: Tensor,
+        routes: Sequence[Route],
+    ) -> Tensor:
+        """States (T, D) with any attention over the tokens; ``positions`` (T,) count from 0 in each sequence.
+
+        Nothing is read on the host. Raises ValueError where the encoder does not run fused.
+        """
+        if not self.runs_fused:
+            raise ValueError("the encoder does not run its layers as one node each")
+        arguments = {"input_ids": input_ids[None], "position_ids": positions[None] + self._first_position}
+        if self.has_segments:
+            arguments["token_type_ids"] = segment_ids[None]
+        as_they_are = Slots(len(input_ids), None, PackedLayout((), None), routes)
+        return self._run_fused(arguments, attention_of, as_they_are, self.layer)
+
+    def _slots(self, flow: Flow, tokens: int, device: torch.device) -> Slots:
+        if not self.rounded:
+            return Slots(tokens, None, flow.layout, flow.routes)
+        return slots_of(flow.layout, tokens, flow.routes, by_part=self.sink is not None, device=device)
+
+    def _run_fused(self, arguments: dict[str, Tensor], attention_of: AttentionOf, slots: Slots, layer: int) -> Tensor:
         """States (T, D) of ``layer``; layers above it do not run."""
         assert self._layers is not None
-        given = {name: value for name, value in arguments.items() if name != "packed_layout"}
         model: Any = self.model
-        states = model.embeddings(**given)
+        states = model.embeddings(**arguments)
         if hasattr(model, "embeddings_project"):
             states = model.embeddings_project(states)
         first = self._layers[0]
         hidden = states[0].to(first.out_norm.weight.dtype)
         dtype = _products_dtype(hidden.device, first.query.weight.dtype)
+        hidden = slots.spread(hidden)
         for each in self._layers[:layer]:
-            hidden = run_layer(hidden, Run(each, flow.layout, flow.routes, dtype, self.training, self.sink))
-        return hidden
+            hidden = run_layer(hidden, Run(each, attention_of, slots.routes, dtype, self.training, self.sink))
+        return slots.collect(hidden)
 
     def _run_equal_lengths(
         self,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from manyhead.data.task_data import TaskData
 from manyhead.evaluation.metrics import constant_sides, overall, task_scores
+from manyhead.inference.frozen import FrozenModel, frozen
 from manyhead.inference.outputs import TaskPredictions, predict_store
 from manyhead.model import MultiTaskModel
 from manyhead.objectives.base import Objective
@@ -33,7 +34,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: MultiTaskModel,
+    model: MultiTaskModel | FrozenModel,
     recipe: Recipe,
     data: Mapping[str, TaskData],
     objectives: Mapping[str, Objective],
@@ -41,13 +42,14 @@ def evaluate(
     tick: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Scores ``model`` on one split of each task in ``data``; all must have targets."""
+    ready = frozen(model)
     scores: Scores = {}
     predictions: dict[str, TaskPredictions] = {}
     constant: dict[str, tuple[str, ...]] = {}
     for name, split in data.items():
         task = recipe.tasks[name]
         found = predict_store(
-            model, name, split.tokens, objectives[name], segment_ids=recipe.encoder.segment_ids, tick=tick
+            ready, name, split.tokens, objectives[name], segment_ids=recipe.encoder.segment_ids, tick=tick
         )
         if split.targets is None:
             raise ValueError(f"the {split.split} split of {name} has no targets")

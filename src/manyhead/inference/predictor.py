@@ -1,18 +1,21 @@
 """`Model`: a trained model, ready to predict."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from manyhead.data.tokens import TokenStore, tokenize_texts
+from manyhead.data.tokens import ExampleTokenizer, TokenStore, tokenized
 from manyhead.device import choose_hardware
 from manyhead.errors import UsageError
+from manyhead.inference.ahead import ahead
+from manyhead.inference.frozen import FrozenModel, freeze_for_inference
 from manyhead.inference.model_folder import StoredModel, read_model
-from manyhead.inference.outputs import TaskPredictions, embed_store, freeze_for_inference, predict_store, read_outputs
+from manyhead.inference.outputs import BLOCK_EXAMPLES, Floats, Read, TaskPredictions, read_outputs, run_blocks
 from manyhead.model import build_objective
 from manyhead.recipe.schema import Cell, Task
 
@@ -43,7 +46,10 @@ class Model:
         self.hardware = choose_hardware(device, precision, threads)
         self._model = stored.model.to(self.hardware.device)
         self._tokenizer = stored.tokenizer
+        self._tokenizers: dict[bool, ExampleTokenizer] = {}
         self.objectives = {name: build_objective(task, stored.tables) for name, task in self.recipe.tasks.items()}
+        self._model.autocast = self.hardware.autocast
+        self.frozen = FrozenModel(self._model, int8=self.hardware.precision == "int8")
         freeze_for_inference(self._model, self.hardware.autocast)
 
     @classmethod
@@ -58,7 +64,8 @@ class Model:
     ) -> Self:
         """The model of a run folder, a model folder or a hub id.
 
-        ``device`` and ``precision`` default to the recipe's. Raises `CheckpointError` for a damaged or missing model.
+        ``device`` and ``precision`` default to the recipe's; ``precision`` may be "int8" as well, on a CPU. Raises
+        `CheckpointError` for a damaged or missing model.
         """
         stored = read_model(_folder_of(path_or_id), plugins=plugins)
         return cls(
@@ -107,10 +114,14 @@ class Model:
             names = [name for name in fitting if (self.tasks[name].sequences_per_example == 2) == siamese]
             if not names:
                 continue
-            store = self._tokens(rows, siamese=siamese)
-            vectors = embed_store(self._model, store, segment_ids=self.recipe.encoder.segment_ids)
-            for name in names:
-                found[name] = self._readable(name, self._from_vectors(name, vectors, store), store.truncated)
+            heads = [self._model.head(name) for name in names]
+            widths = [self.objectives[name].outputs for name in names]
+            outputs, truncated = self._run(
+                rows, lambda vectors, heads=heads: torch.cat([head(vectors) for head in heads], 1), sum(widths), siamese
+            )
+            for name, own in zip(names, np.split(outputs, np.cumsum(widths)[:-1], axis=1), strict=True):
+                predictions = read_outputs(self._model, name, self.objectives[name], own)
+                found[name] = self._readable(name, predictions, truncated)
         return {name: found[name] for name in fitting}
 
     def predict_arrays(self, task: str, texts: Texts) -> tuple[TaskPredictions, NDArray[np.bool_]]:
@@ -123,10 +134,9 @@ class Model:
                     f"text {number}: {len(row)} texts for task '{task}'; expected "
                     f"{'a pair of texts' if declared.is_pair else 'one text'} ({', '.join(declared.text)})"
                 )
-        store = self._tokens(rows, siamese=declared.sequences_per_example == 2)
-        segments = self.recipe.encoder.segment_ids
-        found = predict_store(self._model, task, store, self.objectives[task], segment_ids=segments)
-        return found, store.truncated
+        objective, siamese = self.objectives[task], declared.sequences_per_example == 2
+        outputs, truncated = self._run(rows, self._model.head(task), objective.outputs, siamese, task)
+        return read_outputs(self._model, task, objective, outputs), truncated
 
     def embed(self, texts: Sequence[str], task: str | None = None) -> NDArray[np.float32]:
         """Pooled vectors (n, D) of single texts, as the heads see them.
@@ -142,20 +152,31 @@ class Model:
             )
         rows = _rows(texts)
         _check_widths(rows, 1)
-        store = self._tokens(rows, siamese=False)
+        return self._run(rows, lambda vectors: vectors.flatten(1), self._model.width, False, task or "")[0]
+
+    def _run(
+        self, rows: Sequence[tuple[str, ...]], read: Read, width: int, siamese: bool, task: str = ""
+    ) -> tuple[Floats, NDArray[np.bool_]]:
+        """What ``read`` makes of each row's vectors, (E, ``width``), and whether it was truncated (E,).
+
+        A block of rows is tokenised while the model runs the one before.
+        """
+        tokenize = self._tokenizers.get(siamese)
+        if tokenize is None:
+            most = self.recipe.encoder.max_tokens
+            tokenize = ExampleTokenizer(self._tokenizer, max_tokens=most, siamese=siamese)
+            self._tokenizers[siamese] = tokenize
+        truncated = [np.empty(0, bool)]
+
+        def blocks() -> Iterator[TokenStore]:
+            for start in range(0, len(rows), BLOCK_EXAMPLES):
+                store = tokenized(tokenize, rows[start : start + BLOCK_EXAMPLES])
+                truncated.append(store.truncated)
+                yield store
+
         segments = self.recipe.encoder.segment_ids
-        return embed_store(self._model, store, task=task or "", segment_ids=segments)
-
-    def _tokens(self, rows: Sequence[tuple[str, ...]], *, siamese: bool) -> TokenStore:
-        return tokenize_texts(self._tokenizer, rows, max_tokens=self.recipe.encoder.max_tokens, siamese=siamese)
-
-    def _from_vectors(self, name: str, vectors: NDArray[np.float32], store: TokenStore) -> TaskPredictions:
-        import torch
-
-        shaped = vectors.reshape(store.n_examples, store.sequences_per_example, -1)
-        with torch.inference_mode():
-            outputs = self._model.head(name)(torch.from_numpy(shaped).to(self.hardware.device))
-            return read_outputs(self._model, name, self.objectives[name], outputs)
+        found = run_blocks(self.frozen, ahead(blocks()), read, width, task=task, segment_ids=segments)
+        return found, np.concatenate(truncated)
 
     def _readable(self, name: str, found: TaskPredictions, truncated: NDArray[np.bool_]) -> list[Prediction]:
         task = self._task(name)

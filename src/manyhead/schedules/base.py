@@ -73,7 +73,7 @@ class StreamOptions:
     subsample: float | None = None
     epoch_examples: int | None = None
     length_window: int = 0
-    groups: Sequence[int] | Indices | None = None
+    groups: Sequence[int] | NDArray[np.integer] | None = None
 
 
 def epoch_and_place(index: int, epoch_steps: int) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from manyhead.schedules.base import Indices
 T = TypeVar("T")
 Key = tuple[int | str, ...]
 
+_LARGEST_COMPACT = 2**31 - 1
 _WORDS_PER_COUNT = 4
 """Words that Philox makes of each value of its counter."""
 
@@ -42,11 +43,17 @@ def permutations(size: int, key: Key, first: int = 0, count: int = 1) -> Indices
     return words.argsort(axis=1, kind="stable").astype(np.int64, copy=False)
 
 
-def earlier_occurrences(labels: Indices) -> Indices:
-    """How often each entry's label stands before it, shape (n,). ``labels`` (n,) are small non-negative numbers."""
-    counts = np.bincount(labels)
-    earlier = np.empty_like(labels)
-    earlier[labels.argsort(kind="stable")] = np.arange(len(labels)) - np.repeat(counts.cumsum() - counts, counts)
+def compact(indices: NDArray[np.integer]) -> NDArray[np.integer]:
+    """The same indices, in half the memory where they are small enough."""
+    return indices.astype(np.int32) if indices.size and indices.max() <= _LARGEST_COMPACT else indices
+
+
+def earlier_occurrences(labels: NDArray[np.integer]) -> NDArray[np.integer]:
+    """How often each entry's label stands before it, shape (n,). ``labels`` (n,) are few different numbers."""
+    earlier = np.empty(len(labels), np.int32 if len(labels) <= _LARGEST_COMPACT else np.int64)
+    for label in np.unique(labels):
+        is_label = labels == label
+        earlier[is_label] = np.arange(np.count_nonzero(is_label))
     return earlier
 
 
@@ -59,7 +66,7 @@ class Latest(Generic[T]):
 
     def __call__(self, number: int) -> T:
         """The function's value at ``number``."""
-        latest = self._latest
-        if latest is None or latest[0] != number:
-            latest = self._latest = (number, self._function(number))
-        return latest[1]
+        if self._latest is None or self._latest[0] != number:
+            self._latest = None  # the value before makes room for this one
+            self._latest = (number, self._function(number))
+        return self._latest[1]

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from manyhead.schedules import ShuffledSchedule
-from manyhead.schedules.base import Indices, Part, Step, epoch_and_place
+from manyhead.schedules.base import Part, Step, epoch_and_place
 from manyhead.schedules.draws import Latest, earlier_occurrences, permutations
 from manyhead.schedules.streams import BatchStream
 
@@ -20,7 +21,8 @@ class Shuffled:
     def __init__(self, streams: Mapping[str, BatchStream], seed: int, stage: int | str) -> None:
         self._streams = tuple(streams.items())
         self._key = ("shuffled", seed, stage)
-        self._turns = np.repeat(np.arange(len(streams)), [stream.epoch_batches for stream in streams.values()])
+        turns = np.arange(len(streams)).astype(np.min_scalar_type(len(streams)))
+        self._turns = np.repeat(turns, [stream.epoch_batches for stream in streams.values()])
         self._epoch = Latest(self._drawn_epoch)
 
     @property
@@ -41,7 +43,7 @@ class Shuffled:
         batch = epoch * stream.epoch_batches + int(earlier[place])
         return Step(index, epoch, (Part(task, stream.batch(batch)),))
 
-    def _drawn_epoch(self, epoch: int) -> tuple[Indices, Indices]:
+    def _drawn_epoch(self, epoch: int) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
         """Of each step of the epoch, shape (epoch_steps,): the task, and how many steps of the epoch it had before."""
         turns = self._turns[permutations(len(self._turns), self._key, epoch)[0]]
         return turns, earlier_occurrences(turns)

@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 
 from manyhead.errors import Problem, RecipeError
 from manyhead.schedules.base import Indices, StreamOptions
-from manyhead.schedules.draws import Key, Latest, permutations, random_words
+from manyhead.schedules.draws import Key, Latest, compact, permutations, random_words
+
+_SORTED_AT_ONCE = 1 << 16
 
 
 class BatchStream:
@@ -52,19 +54,20 @@ class BatchStream:
         self.options = options
         self._key = key
         self._lengths = lengths
-        self._rows = _subsample(size, options.subsample, ("subsample", key[0], key[2]))
-        self._groups = None if options.groups is None else _split(self._rows, np.asarray(options.groups))
+        self._size = size
+        self._subsample = _subsample(size, options.subsample, ("subsample", key[0], key[2]))
+        self._groups = None if options.groups is None else _split(self._subsample, np.asarray(options.groups))
         self._pass = Latest(self._drawn_pass)
 
     @property
     def rows(self) -> Indices:
         """The rows in use, ascending."""
-        return self._rows
+        return np.arange(self._size) if self._subsample is None else self._subsample.astype(np.int64)
 
     @property
     def pass_examples(self) -> int:
         """Examples in a pass: the rows in use."""
-        return len(self._rows)
+        return self._size if self._subsample is None else len(self._subsample)
 
     @property
     def pass_batches(self) -> int:
@@ -92,20 +95,21 @@ class BatchStream:
             raise IndexError(f"batch {index}; the first is 0")
         number, place = divmod(index, self.pass_batches)
         start = place * self.options.batch_size
-        return self._pass(number)[start : start + self.options.batch_size].copy()
+        return self._pass(number)[start : start + self.options.batch_size].astype(np.int64)
 
     def _examples_before(self, index: int) -> int:
         passes, batches = divmod(index, self.pass_batches)
         return passes * self.pass_examples + batches * self.options.batch_size
 
-    def _drawn_pass(self, number: int) -> Indices:
-        rows = self._rows
+    def _drawn_pass(self, number: int) -> NDArray[np.integer]:
+        order = compact(permutations(self.pass_examples, ("pass", *self._key), number)[0])
+        rows = self._subsample
         if self._groups is not None:
             rows = _balanced(self._groups, self.pass_examples, number, ("group", *self._key))
-        rows = rows[permutations(len(rows), ("pass", *self._key), number)[0]]
+        rows = order if rows is None else rows[order]
         if self._lengths is not None and self.options.length_window:
             size, window = self.options.batch_size, self.options.length_window
-            rows = _alike(rows, self._lengths[rows], size, window, ("window", *self._key, number))
+            rows = _alike(rows, self._lengths, size, window, ("window", *self._key, number))
         return rows
 
 
@@ -139,26 +143,27 @@ def _problems(size: int, options: StreamOptions, key: tuple[int, int | str, str]
     return problems
 
 
-def _subsample(size: int, share: float | None, key: Key) -> Indices:
-    """The rows in use, ascending: all, a share (below 1; at least one row) or a number of them (at most all)."""
+def _subsample(size: int, share: float | None, key: Key) -> NDArray[np.integer] | None:
+    """The rows in use, ascending: a share (below 1; at least one row) or a number of them (at most all); None: all."""
     if share is None:
-        return np.arange(size)
-    return np.sort(permutations(size, key)[0][: rows_in_use(size, share)])
+        return None
+    return compact(np.sort(permutations(size, key)[0][: rows_in_use(size, share)]))
 
 
-def _split(rows: Indices, groups: NDArray[np.integer]) -> list[Indices]:
-    """The rows of each group."""
-    _, members = np.unique(groups[rows], return_inverse=True)
-    return [rows[members == group] for group in range(members.max() + 1)]
+def _split(rows: NDArray[np.integer] | None, groups: NDArray[np.integer]) -> list[NDArray[np.integer]]:
+    """The rows of each group; ``rows`` None: all."""
+    used = groups if rows is None else groups[rows]
+    places = [np.flatnonzero(used == group) for group in np.unique(used)]
+    return [compact(each if rows is None else rows[each]) for each in places]
 
 
-def _balanced(groups: Sequence[Indices], count: int, number: int, key: Key) -> Indices:
+def _balanced(groups: Sequence[NDArray[np.integer]], count: int, number: int, key: Key) -> NDArray[np.integer]:
     """The ``count`` rows of pass ``number``, not in random order yet.
 
     The groups take turns: turn t of the whole stream is group t mod G's (t div G)-th. So groups differ by at most one
     in any stretch, and each goes on in the next pass where it stopped.
     """
-    rows = np.empty(count, dtype=np.int64)
+    rows = np.empty(count, dtype=np.result_type(*groups))
     for group, members in enumerate(groups):
         start = (group - number * count) % len(groups)
         mine = rows[start :: len(groups)]
@@ -169,11 +174,16 @@ def _balanced(groups: Sequence[Indices], count: int, number: int, key: Key) -> I
     return rows
 
 
-def _alike(rows: Indices, lengths: NDArray[np.integer], size: int, window: int, key: Key) -> Indices:
+def _alike(
+    rows: NDArray[np.integer], lengths: NDArray[np.integer], size: int, window: int, key: Key
+) -> NDArray[np.integer]:
     """The rows of a pass with batches of like lengths, made within each ``window`` batches of ``size``."""
     full, short = divmod(len(rows), size)
     order_words = random_words(full + 1, key)
-    rows = rows[np.lexsort((lengths, np.arange(len(rows)) // (size * window)))]
+    stretch = size * window * -(-_SORTED_AT_ONCE // (size * window))
+    for start in range(0, len(rows), stretch):
+        part = rows[start : start + stretch]
+        part[:] = part[np.lexsort((lengths[part], np.arange(len(part)) // (size * window)))]
     if short:
         # The short batch is last in the pass, but not always the longest: its place among the lengths is drawn.
         first = full // window * window

@@ -6,6 +6,7 @@ Axes: K tasks, N numbers of a parameter or of several one after the other.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +16,26 @@ CHUNK = 3 << 20
 
 _PIECE = 4096
 """Numbers whose products are summed at once."""
+
+
+class TaskRows(Protocol):
+    """Takes the gradients of the ``tasks`` of a step: see `Rows`."""
+
+    tasks: tuple[str, ...]
+
+    def add(self, parameter: Tensor, task: str, gradient: Tensor) -> None:
+        """See `Rows.add`."""
+        ...
+
+    def add_stacked(self, parameters: Sequence[Tensor], gradients: Tensor) -> None:
+        """See `Rows.add_stacked`."""
+        ...
+
+    def add_products(
+        self, parameters: Sequence[Tensor], left: Tensor, right: Tensor, spans: Mapping[str, slice]
+    ) -> None:
+        """See `Rows.add_products`."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from manyhead.encoder.packed_encoder import PackedEncoder
 from manyhead.model import MultiTaskModel
 from manyhead.packed import PackedBatch, PackedPart, Route, offsets_of
-from manyhead.training.rows import Rows
+from manyhead.training.rows import Rows, TaskRows
 
 TOLERANCE = 1e-3
 """Largest difference from autograd's gradients, as a share of their largest number, that `split_of` accepts."""
@@ -43,7 +43,7 @@ class Spans(dict[str, slice]):
         return {}
 
 
-def split_dense(modules: Sequence[nn.Linear], inputs: Tensor, grads: Tensor, spans: Spans, rows: Rows) -> None:
+def split_dense(modules: Sequence[nn.Linear], inputs: Tensor, grads: Tensor, spans: Spans, rows: TaskRows) -> None:
     """Dense layers side by side: ``inputs`` (N, F) of all, ``grads`` (N, G) of what they gave one beside the other."""
     rows.add_products([module.weight for module in modules], grads, inputs, spans)
     biases = [module.bias for module in modules if module.bias is not None]
@@ -52,7 +52,7 @@ def split_dense(modules: Sequence[nn.Linear], inputs: Tensor, grads: Tensor, spa
 
 
 def split_norm(
-    module: nn.LayerNorm, inputs: Tensor, grads: Tensor, spans: Spans, rows: Rows, *, stats: tuple[Tensor, Tensor]
+    module: nn.LayerNorm, inputs: Tensor, grads: Tensor, spans: Spans, rows: TaskRows, *, stats: tuple[Tensor, Tensor]
 ) -> None:
     """A norm of ``inputs`` (N, D) with the means and scales ``stats`` (N, 1)."""
     weight, bias, shape = module.weight, module.bias, module.normalized_shape
@@ -69,7 +69,7 @@ def split_norm(
         _add(rows, [bias], {task: of_bias for task, (_, _, of_bias) in found.items()})
 
 
-def _add(rows: Rows, parameters: Sequence[Tensor], found: Mapping[str, Tensor]) -> None:
+def _add(rows: TaskRows, parameters: Sequence[Tensor], found: Mapping[str, Tensor]) -> None:
     """Adds the gradients (G, ...) of each task, of parameters one below the other."""
     if found.keys() == set(rows.tasks):
         rows.add_stacked(parameters, torch.stack([found[task] for task in rows.tasks]))
@@ -79,18 +79,18 @@ def _add(rows: Rows, parameters: Sequence[Tensor], found: Mapping[str, Tensor]) 
             rows.add(parameter, task, part)
 
 
-def _split_linear(module: nn.Linear, inputs: Tensor, grads: Tensor, spans: Spans, rows: Rows) -> None:
+def _split_linear(module: nn.Linear, inputs: Tensor, grads: Tensor, spans: Spans, rows: TaskRows) -> None:
     split_dense([module], inputs, grads, spans, rows)
 
 
-def _split_layer_norm(module: nn.LayerNorm, inputs: Tensor, grads: Tensor, spans: Spans, rows: Rows) -> None:
+def _split_layer_norm(module: nn.LayerNorm, inputs: Tensor, grads: Tensor, spans: Spans, rows: TaskRows) -> None:
     weight, shape = module.weight, module.normalized_shape
     inputs, grads = inputs.to(weight.dtype), grads.to(weight.dtype)
     _, means, scales = torch.native_layer_norm(inputs, shape, weight, module.bias, module.eps)
     split_norm(module, inputs, grads, spans, rows, stats=(means, scales))
 
 
-def _split_embedding(module: nn.Embedding, inputs: Tensor, grads: Tensor, spans: Spans, rows: Rows) -> None:
+def _split_embedding(module: nn.Embedding, inputs: Tensor, grads: Tensor, spans: Spans, rows: TaskRows) -> None:
     if module.padding_idx is not None:
         grads = grads.masked_fill(inputs == module.padding_idx, 0.0)
     for task, span in spans.items():
@@ -98,7 +98,7 @@ def _split_embedding(module: nn.Embedding, inputs: Tensor, grads: Tensor, spans:
         rows.add(module.weight, task, torch.sparse_coo_tensor(ids, grads[span], size, check_invariants=False))
 
 
-SPLITS: Mapping[type[nn.Module], Callable[[Any, Tensor, Tensor, Spans, Rows], None]] = {
+SPLITS: Mapping[type[nn.Module], Callable[[Any, Tensor, Tensor, Spans, TaskRows], None]] = {
     nn.Linear: _split_linear,
     nn.LayerNorm: _split_layer_norm,
     nn.Embedding: _split_embedding,
@@ -120,12 +120,16 @@ class Split:
         self._spans: dict[int, Spans] = {}
         self._last_spans: tuple[Sequence[Route], Spans] = ((), Spans())
         self._last_cast: tuple[Tensor, Tensor] | None = None
-        self._rows: Rows | None = None
+        self._rows: TaskRows | None = None
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Notes what runs through the modules; shared parameters do not ask for gradients meanwhile."""
+    def watching(self, spans: Mapping[int, Spans] | None = None) -> Iterator[None]:
+        """Notes what runs through the modules; shared parameters do not ask for gradients meanwhile.
+
+        ``spans`` of the rows of each task, by the number of rows; without them each forward says its own.
+        """
         hooks = [self._encoder.register_forward_pre_hook(self._enter, with_kwargs=True)]
+        self._spans = dict(spans or {})
         fused = self._encoder.fused_modules()
         self._encoder.sink = self
         # Ahead of other hooks, which may change what a module gives.
@@ -145,7 +149,7 @@ class Split:
                 hook.remove()
 
     @contextmanager
-    def into(self, rows: Rows) -> Iterator[None]:
+    def into(self, rows: TaskRows) -> Iterator[None]:
         """Adds the gradients of backwards within to ``rows``; those of others, as regularisers run, do not count."""
         self._rows = rows
         try:

@@ -108,7 +108,7 @@ def take_step(learner: Learner, step: Step) -> StepResult:
     if norm is None or not math.isfinite(norm):
         learner.extras.load_state_dict(kept)
         if not learner.skips:
-            raise _diverged(learner, step, found)
+            raise diverged(learner, step, found)
         return StepResult(found, counts, math.nan, tokens, skipped=True)
     learner.optimizer.step()
     for regulariser in lesson.regularisers:
@@ -180,7 +180,8 @@ def clear_gradients(model: nn.Module) -> list[Buffer]:
     return buffers
 
 
-def _diverged(learner: Learner, step: Step, losses: Mapping[str, float]) -> DivergedError:
+def diverged(learner: Learner, step: Step, losses: Mapping[str, float]) -> DivergedError:
+    """The error of a step whose ``losses`` or gradient are not finite."""
     bad = [task for task, loss in losses.items() if not math.isfinite(loss)]
     what = "loss" if bad else "gradient"
     rows = "; ".join(

@@ -1,0 +1,1 @@
+"""The questions of `gpu.py`, by what they are about."""
