@@ -68,6 +68,12 @@ def mask_(values: Tensor, keep: Tensor) -> Tensor:
     return values
 
 
+def masked(values: Tensor, keep: Tensor) -> Tensor:
+    """As `mask_`, without changing ``values``."""
+    kind = _SAME_SIZE[values.element_size()]
+    return values.view(kind).bitwise_and(keep.to(kind)).view(values.dtype)
+
+
 def dropout(values: Tensor, rate: float, *, training: bool) -> Tensor:
     """Sets each value to 0 with probability ``rate`` and scales the others to keep the mean.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from manyhead.encoder.attention import PackedLayout, pad, unpad, unpad_backward
-from manyhead.encoder.dropout import keep_mask, kept_scale, mask_
+from manyhead.encoder.dropout import keep_mask, kept_scale, mask_, masked
 
 aten = torch.ops.aten
 
@@ -49,7 +49,7 @@ class Attention:
             if self.rate:
                 value.mul_(kept_scale(self.rate, value.device))
                 keep = keep_mask(self.rate, torch.empty_like(weights, dtype=torch.int16))
-                used = mask_(weights.clone(), keep)
+                used = masked(weights, keep)
             context = torch.bmm(used, value).view(bucket.count, self.heads, bucket.width, -1)
             contexts.append(context.transpose(1, 2).reshape(bucket.count * bucket.width, -1))
             kept += [states, weights, keep]
@@ -69,7 +69,7 @@ class Attention:
             to_weights = torch.bmm(to_context, value.transpose(1, 2))
             used = weights
             if keep is not None:
-                used = mask_(weights.clone(), keep)
+                used = masked(weights, keep)
                 to_weights = mask_(to_weights, keep)
             wide = weights.to(self.softmax_dtype)
             to_scores = aten._softmax_backward_data(to_weights.to(wide.dtype), wide, -1, wide.dtype).to(weights.dtype)

@@ -257,4 +257,6 @@ def _drop_backward(grads: Tensor, keep: Tensor | None, rate: float, dtype: torch
     """The gradient of a branch that dropout is on, in ``dtype``, from that of the sum that it is added to."""
     if keep is None:
         return grads.to(dtype)
-    return mask_((grads * _scale(rate, grads)).to(dtype), keep)
+    if dtype == grads.dtype:
+        return mask_(grads * _scale(rate, grads), keep)
+    return mask_(grads.to(dtype).mul_(_scale(rate, grads)), keep)

@@ -12,7 +12,7 @@ from manyhead.balancing.base import Balancer, Signals
 from manyhead.errors import DivergedError
 from manyhead.faults import at
 from manyhead.schedules.base import Part, Step
-from manyhead.training.clipping import Clipping, clip
+from manyhead.training.clipping import Clipping, clip, unclip
 from manyhead.training.gradients import Gradients
 from manyhead.training.losses import Lesson
 
@@ -80,6 +80,7 @@ def take_step(learner: Learner, step: Step) -> StepResult:
     counts = {part.task: len(part.examples) for part in step.parts}
     tasks = tuple(task for task in lesson.data if task in counts)
     signals = Signals(tasks, None, None, step.epoch, (learner.seed, learner.stage, step.index))
+    unclip(learner.optimizer)
     norm: float | None = None
     cosines: Tensor | None = None
     try:
@@ -99,7 +100,8 @@ def take_step(learner: Learner, step: Step) -> StepResult:
                 regulariser.adjust(model)
             norm = balanced.norm
             if norm is None:
-                norm = float(clip([each for module in modules for each in module.parameters()], learner.clipping))
+                clipped = [each for module in modules for each in module.parameters()]
+                norm = float(clip(clipped, learner.clipping, learner.optimizer))
     except torch.OutOfMemoryError as error:
         learner.extras.load_state_dict(kept)
         for module in modules:
