@@ -172,3 +172,21 @@ def test_quantized_rows_are_rounded_ones(count: int, spread: float, dtype: torch
     found = quantized(rows, scale, zero).double()
     exact = rows.double() / scale + zero
     assert float((found - exact).abs().max()) <= 0.5 + 1e-3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_weights_cast_once_give_the_same_bits(family: str) -> None:
+    encoder, batch, precision = tiny(family), batch_of(MIXED), Precision(torch.bfloat16)
+    before, _ = InferenceEncoder(encoder, precision)(batch)
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.to(torch.bfloat16)
+    after, _ = InferenceEncoder(encoder, precision)(batch)
+    assert torch.equal(before.hidden, after.hidden)
+
+
+def test_an_encoder_whose_own_forward_failed_its_test_is_not_run_here() -> None:
+    encoder = tiny()
+    encoder.fused = False
+    assert not can_run(encoder, FP32)

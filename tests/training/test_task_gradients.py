@@ -156,6 +156,21 @@ def test_rows_are_the_tasks_own_gradients(encoder: Path, kind: str, together: bo
     assert_rows(found, expected_rows(learner, step))
 
 
+@pytest.mark.parametrize("frozen", [("embeddings",), ("embeddings", "layer.0"), ("layer.1",), ("query",)])
+def test_rows_are_split_where_some_parameters_are_frozen(encoder: Path, frozen: tuple[str, ...]) -> None:
+    learner = learner_of(encoder, balancing="pcgrad")
+    for name, parameter in learner.lesson.model.named_parameters():
+        parameter.requires_grad_(not any(part in name for part in frozen))
+    assert take_step(learner, step_of(learner)).cosines is not None
+    split = task_gradients(learner).split
+    assert split is not None
+    assert all(
+        (parameter.grad is None) == any(part in name for part in frozen)
+        for name, parameter in learner.lesson.model.encoder.named_parameters()
+        if "word_embeddings" not in name
+    )
+
+
 @pytest.mark.parametrize("family", ["roberta", "electra", "distilbert", "albert", "modernbert", "mpnet"])
 def test_every_family_that_runs_packed_is_split(encoder: Path, family: str) -> None:
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

@@ -59,6 +59,8 @@ class InferenceEncoder:
         config: Any = encoder.model.config
         self._first_position = int(config.pad_token_id) + 1 if config.model_type in POSITIONS_AFTER_PADDING else 0
         self._first_only = first_only
+        project = getattr(self._model, "embeddings_project", None)
+        self._project = None if project is None else precision.dense(project.weight, project.bias)
         last = encoder.layer - 1
         self._layers = [
             _Layer(layer, precision, first_only=first_only and number == last)
@@ -84,14 +86,14 @@ class InferenceEncoder:
         found = self._model.embeddings(
             input_ids=batch.input_ids[None], token_type_ids=segments[None], position_ids=positions[None]
         )
-        if hasattr(self._model, "embeddings_project"):
-            found = self._model.embeddings_project(found)
-        return found[0]
+        return found[0] if self._project is None else self._project(found[0]).float()
 
 
 def can_run(encoder: nn.Module, precision: Precision) -> bool:
     """Whether an `InferenceEncoder` does what ``encoder`` does: one on the CPU of BERT's kind, and nothing put in."""
-    if not isinstance(encoder, PackedEncoder) or not encoder.packed or encoder.capture or encoder.behind:
+    if not isinstance(encoder, PackedEncoder) or not encoder.packed or encoder.capture:
+        return False
+    if encoder.behind or not encoder.fused:
         return False
     if encoder.word_embeddings.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False

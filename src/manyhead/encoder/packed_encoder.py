@@ -225,6 +225,8 @@ class PackedEncoder(nn.Module):
         first = self._layers[0]
         hidden = states[0].to(first.out_norm.weight.dtype)
         dtype = _products_dtype(hidden.device, first.query.weight.dtype)
+        if self.sink is not None and torch.is_grad_enabled() and not hidden.requires_grad:
+            hidden = hidden.detach().requires_grad_()  # embeddings are frozen: the layers' gradients are asked for here
         hidden = slots.spread(hidden)
         for each in self._layers[:layer]:
             hidden = run_layer(hidden, Run(each, attention_of, slots.routes, dtype, self.training, self.sink))

@@ -3,7 +3,7 @@
 Axes: K tasks, N numbers of a parameter or of several one after the other.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
@@ -135,10 +135,8 @@ class Rows:
     def gramian(self) -> Tensor:
         """Inner products (K, K) of the tasks' gradients, float64, on the CPU; sums of fp32 ones."""
         self._join()
-        products = [unit.inner for unit in self._units() if unit.inner is not None]
-        products += [
-            self._inner(block) for block in self._blocks([unit for unit in self._units() if unit.inner is None])
-        ]
+        products = [stack.inner for stack in self._unique() if stack.inner is not None]
+        products += [self._inner(block) for block in self._blocks(unit for unit in self._units() if unit.inner is None)]
         products += [self._inner(self._compact(parameter)[1].flatten(1)) for parameter in self._sparse]
         if not products:
             return torch.zeros(len(self.tasks), len(self.tasks), dtype=torch.float64)
@@ -150,12 +148,11 @@ class Rows:
         A ``grad`` that is there, as embeddings keep one of zeros, is filled. What no task touched is left alone.
         """
         self._join()
-        units = self._units()
-        parameters = [parameter for unit in units for parameter in unit.parameters]
+        parameters = [*(parameter for stack in self._unique() for parameter in stack.parameters), *self._whole]
         sizes = [parameter.numel() for parameter in parameters]
         self._sums = _room(self._sums, sum(sizes), like=weights if not parameters else parameters[0])
         start = 0
-        for block in self._blocks(units):
+        for block in self._blocks(self._units()):
             torch.mv(block.t(), weights.to(block), out=self._sums[start : start + block.shape[1]])
             start += block.shape[1]
         for parameter, part in zip(parameters, self._sums[: sum(sizes)].split(sizes), strict=True):
@@ -170,17 +167,17 @@ class Rows:
             total = torch.mv(block.flatten(1).t(), weights.to(block))
             parameter.grad.index_copy_(0, ids, total.view(len(ids), -1))
 
-    def _units(self) -> list[_Stack]:
-        """All gradients but embeddings', those of each parameter once."""
-        stacks = list({id(stack): stack for stack in self._stacks.values()}.values())
+    def _unique(self) -> list[_Stack]:
+        return list({id(stack): stack for stack in self._stacks.values()}.values())
+
+    def _units(self) -> Iterator[_Stack]:
+        """All gradients but embeddings', those of each parameter once, stacked as they are asked for."""
+        yield from self._unique()
         for parameter, found in self._whole.items():
             zero = torch.zeros((), device=parameter.device).expand_as(parameter)
-            stacks.append(
-                _Stack((parameter,), torch.stack([found.get(task, zero).float() for task in self.tasks]), None)
-            )
-        return stacks
+            yield _Stack((parameter,), torch.stack([found.get(task, zero).float() for task in self.tasks]), None)
 
-    def _blocks(self, units: Sequence[_Stack]) -> Iterator[Tensor]:
+    def _blocks(self, units: Iterable[_Stack]) -> Iterator[Tensor]:
         """The gradients (K, N) of ``units`` one after the other, fp32. Each block takes the last one's memory."""
         waiting: list[Tensor] = []
         room = self._chunk()

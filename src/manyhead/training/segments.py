@@ -255,6 +255,8 @@ def _is_right(split: Split, model: MultiTaskModel, shared: Sequence[nn.Parameter
         ]
         with split.watching():
             total = torch.stack(_losses(model, batch)).sum()
+            if not total.requires_grad:
+                return False
             with split.into(rows):
                 total.backward()
     except ValueError:
