@@ -33,7 +33,7 @@ LAYERS = (
     ("recipe", "model"),
     ("inference", "evaluation"),
     ("training",),
-    ("report", "export", "trackers"),
+    ("evidence", "report", "export", "trackers"),
     ("build",),
     ("studies",),
     ("cli", "__main__"),

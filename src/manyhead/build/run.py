@@ -21,7 +21,9 @@ from manyhead.build.resuming import (
 )
 from manyhead.build.summary import now, state_of, summary_of
 from manyhead.build.teaching import teach
+from manyhead.data.selection import picking_rows, scored_rows
 from manyhead.data.task_data import TaskData
+from manyhead.data.texts import texts_of
 from manyhead.errors import DivergedError, StoppedError, UsageError
 from manyhead.evaluation.evaluate import Evaluation, evaluate
 from manyhead.evaluation.predictions import write_predictions
@@ -30,7 +32,6 @@ from manyhead.files import read_json, write_json, writing
 from manyhead.inference.model_folder import write_model
 from manyhead.model import MultiTaskModel, build_objective
 from manyhead.recipe.load import LoadedRecipe, recipe_yaml
-from manyhead.recipe.schema import Recipe
 from manyhead.report import write_report
 from manyhead.training.checkpoint import Checkpoint
 from manyhead.training.observer import Observer
@@ -167,22 +168,24 @@ def _run(
     checkpoint: Checkpoint | None = None,
 ) -> Run:
     """Runs what is left of all stages, and writes what a finished run holds."""
-    recipe, dev = parts.recipe, parts.split("dev")
+    recipe = parts.recipe
+    picking, dev = picking_rows(recipe, parts.split("dev")), scored_rows(recipe, parts.split("dev"))
     objectives = {name: build_objective(task, parts.tables) for name, task in recipe.tasks.items()}
-    total = sum(data.n_examples for data in dev.values())
 
-    def scored(done: int) -> None:
-        watcher.evaluating(at("evaluation: a batch", done), total)
-        stop.check()
+    def score(rows: Mapping[str, TaskData]) -> Evaluation | None:
+        total = sum(data.n_examples for data in rows.values())
 
-    def score() -> Evaluation | None:
-        return evaluate(model, recipe, dev, objectives, tick=scored) if dev else None
+        def scored(done: int) -> None:
+            watcher.evaluating(at("evaluation: a batch", done), total)
+            stop.check()
+
+        return evaluate(model, recipe, rows, objectives, tick=scored) if rows else None
 
     primary = {name: task.metric for name, task in recipe.tasks.items()}
     runner = StageRunner(
         plans,
         folder,
-        evaluate=score,
+        evaluate=partial(score, picking),
         teach=partial(teach, parts, lambda _: stop.check()),
         primary=primary,
         observer=watcher,
@@ -195,7 +198,7 @@ def _run(
         else:
             runner.resume(checkpoint)
         runner.run()
-        final = runner.best_evaluation or score()
+        final = (runner.best_evaluation if recipe.select_on is None else None) or score(dev)
         _finish(folder, parts, runner, final)
     except DivergedError as error:
         folder.update_state(status="diverged", reason=str(error))
@@ -212,7 +215,7 @@ def _finish(folder: RunFolder, parts: Parts, runner: StageRunner, final: Evaluat
     """Writes what a finished run holds. All of it is written again where this was stopped in the middle."""
     at("finish: begins", folder)
     if final is not None:
-        _write_dev_predictions(folder, parts.recipe, parts.split("dev"), final)
+        _write_dev_predictions(folder, parts, final)
     if not (folder.path / MODEL).exists():
         recipe = (folder.path / RECIPE).read_text(encoding="utf-8")
         write_model(folder.path / MODEL, runner.model, recipe, folder.encoder)
@@ -224,9 +227,10 @@ def _finish(folder: RunFolder, parts: Parts, runner: StageRunner, final: Evaluat
     folder.update_state(status="finished", finished=now())
 
 
-def _write_dev_predictions(folder: RunFolder, recipe: Recipe, dev: Mapping[str, TaskData], final: Evaluation) -> None:
-    target = folder.path / PREDICTIONS
+def _write_dev_predictions(folder: RunFolder, parts: Parts, final: Evaluation) -> None:
+    recipe, target = parts.recipe, folder.path / PREDICTIONS
     with writing(str(target)):
         target.mkdir(exist_ok=True)
-        for name, data in dev.items():
-            write_predictions(target / f"{name}.dev.csv", recipe.tasks[name], data, final.predictions[name])
+        for name, data in scored_rows(recipe, parts.split("dev")).items():
+            texts = texts_of(recipe, name, "dev", data)
+            write_predictions(target / f"{name}.dev.csv", recipe.tasks[name], data, final.predictions[name], texts)

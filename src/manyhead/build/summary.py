@@ -10,6 +10,7 @@ from typing import Any
 from manyhead.build.parts import Parts
 from manyhead.build.teachers import teacher_hashes
 from manyhead.build.trainable import stage_parameters
+from manyhead.data.selection import scored_rows
 from manyhead.encoder.source import locate_encoder
 from manyhead.errors import UsageError
 from manyhead.evaluation.evaluate import Evaluation
@@ -49,7 +50,11 @@ def summary_of(parts: Parts, runner: StageRunner, final: Evaluation | None) -> d
         "overall_raw": None if final is None else final.overall_raw,
         "baseline": {"tasks": _baseline(parts)},
         "primary": dict(runner.primary),
-        "best": {"stage": runner.plans[progress.stage].options.name, "step": progress.best_step},
+        "best": {
+            "stage": runner.plans[progress.stage].options.name,
+            "step": progress.best_step,
+            "score": progress.best_score,
+        },
         "steps": progress.step,
         "skipped": progress.skipped,
         "seconds": round(progress.seconds, 3),
@@ -69,7 +74,7 @@ def _baseline(parts: Parts) -> dict[str, dict[str, float | int]]:
     """Dev scores of predicting the most frequent training class, or the mean training score."""
     found: dict[str, dict[str, float | int]] = {}
     train_data = parts.split("train")
-    for name, dev in parts.split("dev").items():
+    for name, dev in scored_rows(parts.recipe, parts.split("dev")).items():
         task = parts.recipe.tasks[name]
         train_targets = train_data[name].targets if name in train_data else None
         if train_targets is not None and dev.targets is not None:

@@ -100,11 +100,13 @@ def open_examples(stored: Stored, names: Sequence[str], split: SplitName, file: 
 def score_examples(stored: Stored, examples: "Mapping[str, Examples]", *, note: Callable[[str], None]) -> "Evaluation":
     """Loads the model and scores it; ``note`` is told from time to time how far it is."""
     from manyhead.data.cache import load_examples
+    from manyhead.data.selection import scored_rows
     from manyhead.evaluation.evaluate import evaluate as evaluate_tasks
 
     model = stored.load()
     max_tokens = model.recipe.encoder.max_tokens
     data = {name: load_examples(each, model.tokenizer, max_tokens=max_tokens) for name, each in examples.items()}
+    data |= scored_rows(stored.recipe, {name: each for name, each in data.items() if each.split == "dev"})
     for split in data.values():
         for warning in split.warnings:
             note(str(warning))

@@ -1,7 +1,7 @@
 """A split of a task as training and scoring see it: tokens, targets, and where each row came from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
@@ -53,6 +53,13 @@ class StringColumn(Sequence[str]):
         place = range(len(self))[index]
         return self._data[self._offsets[place] : self._offsets[place + 1]].tobytes().decode()
 
+    def take(self, places: NDArray[np.int64]) -> "StringColumn":
+        """Some of the texts, in the order given."""
+        texts = [self[place].encode() for place in places.tolist()]
+        offsets = np.zeros(len(texts) + 1, np.int64)
+        np.cumsum([len(text) for text in texts], out=offsets[1:])
+        return StringColumn(np.frombuffer(b"".join(texts), np.uint8), offsets)
+
 
 @dataclass(frozen=True)
 class TaskData:
@@ -79,3 +86,13 @@ class TaskData:
     def n_examples(self) -> int:
         """E."""
         return self.tokens.n_examples
+
+    def take(self, rows: NDArray[np.int64]) -> "TaskData":
+        """Some of the rows, in the order given; hashes, tally and warnings stay those of the split."""
+        return replace(
+            self,
+            tokens=self.tokens.take(rows),
+            targets=None if self.targets is None else self.targets[rows],
+            lines=self.lines[rows],
+            ids=self.ids.take(rows),
+        )

@@ -1,7 +1,8 @@
-"""Prediction files of a run: id, target and what was predicted, a row an example."""
+"""Prediction files of a run: id, target, texts and what was predicted, a row an example."""
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from manyhead.data.task_data import TaskData
@@ -11,13 +12,23 @@ from manyhead.inference.writing import prediction_cells, prediction_columns, sho
 from manyhead.recipe.schema import Cell, Task
 
 
-def write_predictions(path: Path, task: Task, data: TaskData, predictions: TaskPredictions) -> None:
-    """Writes id, target and predictions of a split as CSV."""
+def text_columns(task: Task) -> list[str]:
+    """Names of the columns that hold an example's texts."""
+    return ["text"] if len(task.text) == 1 else [f"text_{number}" for number in (1, 2)]
+
+
+def write_predictions(
+    path: Path, task: Task, data: TaskData, predictions: TaskPredictions, texts: Iterable[Sequence[str]] | None = None
+) -> None:
+    """Writes id, target, the ``texts`` if given, and predictions of a split as CSV."""
+    names = [] if texts is None else text_columns(task)
+    rows = ((),) * data.n_examples if texts is None else texts
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "target", *prediction_columns(task)])
-    for row, cells in enumerate(prediction_cells(task, predictions, data.tokens.truncated)):
-        writer.writerow([data.ids[row], target_cell(task, data, row), *cells])
+    writer.writerow(["id", "target", *names, *prediction_columns(task)])
+    cells = prediction_cells(task, predictions, data.tokens.truncated)
+    for row, (own, found) in enumerate(zip(rows, cells, strict=True)):
+        writer.writerow([data.ids[row], target_cell(task, data, row), *own, *found])
     write_text(path, text.getvalue())
 
 

@@ -387,6 +387,14 @@ class Stage(Strict):
         return self.batch_size if isinstance(self.batch_size, int) else self.batch_size[task]
 
 
+class SelectOn(Strict):
+    """Rows that pick checkpoints, so that scores come from others."""
+
+    dev: float = Field(
+        gt=0, lt=1, description="Share of each task's dev rows that pick checkpoints; scores are of the rest."
+    )
+
+
 class Recipe(Strict):
     """A whole recipe, resolved: every key has its value."""
 
@@ -403,6 +411,9 @@ class Recipe(Strict):
     encoder: Encoder = Field(default={}, validate_default=True, description="The shared encoder.")
     tasks: dict[TaskName, Task] = Field(min_length=1, description="The tasks by name.")
     stages: list[Stage] = Field(default=[{}], validate_default=True, min_length=1, description="The stages in order.")
+    select_on: SelectOn | None = Field(
+        default=None, description="{dev: 0.5}: a half of dev picks checkpoints, the other is scored; null: all do both."
+    )
     grid: dict[str, list[Any]] = Field(
         default={}, description="Dotted key: the values that `manyhead study` tries, every combination."
     )
