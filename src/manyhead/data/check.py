@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from manyhead.data.examples import Examples, Resolve, counted, findings, read_examples, reference_of, resolver, with_key
 from manyhead.data.prints import WHATS, Hashes, Prints, What, duplicates, read_prints, shared_rows, sorted_hashes
+from manyhead.data.selection import halves_of
 from manyhead.data.table import Reject
 from manyhead.errors import DataError, Problem
 from manyhead.recipe.schema import SPLITS, Recipe, Split, Task
@@ -117,6 +118,8 @@ def check_data(recipe: Recipe, *, place: Place | None = None, resolve: Resolve |
             try:
                 examples = read_examples(name, task, split, resolve(reference), seed=recipe.seed)
                 found = read_prints(examples)
+                if split == "dev" and examples.tally().used:
+                    halves_of(recipe, name, examples.tally().used)
             except DataError as error:
                 errors += with_key(error, f"tasks.{name}.files.{split}").problems
                 continue

@@ -59,7 +59,8 @@ def checked_data(
 
 def _key(recipe: Recipe, resolve: Resolve, hashes: FileHashes) -> str:
     """Hash of all that a report follows from."""
-    made_from: list[object] = [FORMAT, metadata.version("manyhead"), recipe.seed]
+    share = None if recipe.select_on is None else recipe.select_on.dev
+    made_from: list[object] = [FORMAT, metadata.version("manyhead"), recipe.seed, share]
     for name, task in recipe.tasks.items():
         exact = [task.label_cells, task.label_names, task.range]  # which the dump takes for others that look alike
         made_from.append([name, task.model_dump(mode="json", exclude=_OF_TRAINING), exact])

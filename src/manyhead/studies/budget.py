@@ -42,12 +42,22 @@ def cut(recipe: Recipe, rows: Mapping[str, int], tables: Tables, allowed: Sequen
         stage if stage_examples(recipe, index, rows, tables) <= limit else _cut(recipe, index, rows, tables, limit)
         for index, (stage, limit) in enumerate(zip(recipe.stages, allowed, strict=True))
     ]
-    return recipe.with_changes(stages=[_scored_by_epoch(stage) for stage in stages])
+    return recipe.with_changes(stages=[scored_by_epoch(stage) for stage in stages])
 
 
 def stage_examples(recipe: Recipe, index: int, rows: Mapping[str, int], tables: Tables) -> float:
     """Training examples that stage ``index`` sees, over all epochs; expected ones where tasks are drawn."""
-    return sum(_seen(recipe, index, recipe.stages[index], rows, tables).values())
+    return sum(seen_examples(recipe, index, recipe.stages[index], rows, tables).values())
+
+
+def seen_examples(
+    recipe: Recipe, index: int, stage: Stage, rows: Mapping[str, int], tables: Tables
+) -> dict[str, float]:
+    """Examples of each task that stage ``index``, or ``stage`` in its place, sees over all epochs."""
+    schedule = _schedule(recipe, index, stage, rows, tables)
+    steps = schedule.epoch_steps * stage.epochs
+    epochs = stage.epochs if stage.max_steps is None else stage.epochs * min(1.0, stage.max_steps / steps)
+    return {task: examples * epochs for task, examples in schedule.epoch_examples.items()}
 
 
 def shares(wanted: list[float], total: int, least: float) -> list[float]:
@@ -62,12 +72,19 @@ def shares(wanted: list[float], total: int, least: float) -> list[float]:
     return given
 
 
-def _seen(recipe: Recipe, index: int, stage: Stage, rows: Mapping[str, int], tables: Tables) -> dict[str, float]:
-    """Examples of each task that a stage sees, over all epochs."""
-    schedule = _schedule(recipe, index, stage, rows, tables)
-    steps = schedule.epoch_steps * stage.epochs
-    epochs = stage.epochs if stage.max_steps is None else stage.epochs * min(1.0, stage.max_steps / steps)
-    return {task: examples * epochs for task, examples in schedule.epoch_examples.items()}
+def faster(options: Options, factor: float) -> Options:
+    """An optimiser's options with its rates multiplied."""
+    if not isinstance(options, GroupOptions):
+        return options
+    rates = {"lr": options.lr, "head_lr": options.head_lr}
+    changes = {key: float(f"{rate * factor:.12g}") for key, rate in rates.items() if rate is not None}
+    return options.model_copy(update=changes)
+
+
+def scored_by_epoch(stage: Stage) -> Stage:
+    """The stage evaluated and saved once an epoch, which is enough for a short run."""
+    changes = {"evaluate_every_steps": None, "checkpoint_every_steps": None, "keep_checkpoints": 1}
+    return stage.model_copy(update=changes)
 
 
 def _schedule(recipe: Recipe, index: int, stage: Stage, rows: Mapping[str, int], tables: Tables) -> Schedule:
@@ -99,7 +116,7 @@ def _cut(recipe: Recipe, index: int, rows: Mapping[str, int], tables: Tables, al
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if sum(_seen(recipe, index, part(middle), rows, tables).values()) <= allowed:
+        if sum(seen_examples(recipe, index, part(middle), rows, tables).values()) <= allowed:
             low = middle
         else:
             high = middle
@@ -110,7 +127,7 @@ def _cut(recipe: Recipe, index: int, rows: Mapping[str, int], tables: Tables, al
 def _without_unseen_rows(recipe: Recipe, index: int, stage: Stage, rows: Mapping[str, int], tables: Tables) -> Stage:
     """The stage with no more rows than it sees: teachers predict all that are in use."""
     subsample = dict(stage.subsample)
-    for name, seen in _seen(recipe, index, stage, rows, tables).items():
+    for name, seen in seen_examples(recipe, index, stage, rows, tables).items():
         size = stage.batch_size_of(name)
         needed = -(-round(seen) // size) * size
         if 1 < needed < rows_in_use(rows[name], stage.subsample.get(name)):
@@ -129,24 +146,9 @@ def _shortened(stage: Stage, budget: Budget) -> Stage:
             "epochs": stage.epochs if budget.epochs is None else min(stage.epochs, budget.epochs),
             "batch_size": sizes,
             "accumulation": min(stage.accumulation, budget.batch_size or stage.accumulation),
-            "optimizer": _faster(stage.optimizer, budget.rate_factor),
+            "optimizer": faster(stage.optimizer, budget.rate_factor),
         }
     )
-
-
-def _scored_by_epoch(stage: Stage) -> Stage:
-    """The stage evaluated and saved once an epoch, which is enough for a short run."""
-    changes = {"evaluate_every_steps": None, "checkpoint_every_steps": None, "keep_checkpoints": 1}
-    return stage.model_copy(update=changes)
-
-
-def _faster(options: Options, factor: float) -> Options:
-    """An optimiser's options with its rates multiplied."""
-    if not isinstance(options, GroupOptions):
-        return options
-    rates = {"lr": options.lr, "head_lr": options.head_lr}
-    changes = {key: float(f"{rate * factor:.12g}") for key, rate in rates.items() if rate is not None}
-    return options.model_copy(update=changes)
 
 
 def _encoder(recipe: Recipe, budget: Budget) -> Any:

@@ -64,7 +64,7 @@ class Planner:
         found: list[Draft] = []
         for number in range(self.options.seeds):
             recipe = loaded.recipe.with_changes(seed=loaded.recipe.seed + number, grid={}, search=None)
-            rows, data = self._data(recipe)
+            rows, data = self.data_of(recipe)
             short = shorten(recipe, self.options.budget, keep_encoder=self._names_encoder(settings))
             found.append(Draft(f"{slug(row)}-seed{recipe.seed}", short, loaded.tables, rows, data))
         return found
@@ -82,16 +82,7 @@ class Planner:
             ]
         return [_run(draft, recipe) for draft, recipe in zip(drafts, recipes, strict=True)]
 
-    def _names_encoder(self, settings: Sequence[Setting]) -> bool:
-        given = self.options.overrides
-        keys = [keys for keys, _, _ in settings]
-        if isinstance(given, Mapping):
-            keys += [split_key(key) for key in given]
-        else:
-            keys += [split_assignment(text)[0] for text in given]
-        return any(each in (("encoder",), ("encoder", "checkpoint")) for each in keys)
-
-    def _data(self, recipe: Recipe) -> tuple[dict[str, int], dict[str, str]]:
+    def data_of(self, recipe: Recipe) -> tuple[dict[str, int], dict[str, str]]:
         """Usable training rows by task, and the sha256 of each file by TASK.SPLIT."""
         counts: dict[str, int] = {}
         hashes: dict[str, str] = {}
@@ -112,6 +103,15 @@ class Planner:
                     self._hashes[path] = sha256_of(path)
                 hashes[f"{name}.{split}"] = self._hashes[path]
         return counts, hashes
+
+    def _names_encoder(self, settings: Sequence[Setting]) -> bool:
+        given = self.options.overrides
+        keys = [keys for keys, _, _ in settings]
+        if isinstance(given, Mapping):
+            keys += [split_key(key) for key in given]
+        else:
+            keys += [split_assignment(text)[0] for text in given]
+        return any(each in (("encoder",), ("encoder", "checkpoint")) for each in keys)
 
 
 def _run(draft: Draft, recipe: Recipe) -> PlannedRun:

@@ -32,10 +32,15 @@ class StudyResult:
     @property
     def exit_code(self) -> int:
         """0 where all runs finished, 3 where one diverged, 2 where one failed otherwise."""
-        statuses = {run["status"] for run in self.document["failures"]}
-        if not statuses:
-            return 0
-        return DivergedError.exit_code if "diverged" in statuses else UsageError.exit_code
+        return exit_code_of(self.document["failures"])
+
+
+def exit_code_of(failures: Sequence[Mapping[str, Any]]) -> int:
+    """0 without ``failures``, 3 where a run diverged, 2 where all failed otherwise."""
+    statuses = {run["status"] for run in failures}
+    if not statuses:
+        return 0
+    return DivergedError.exit_code if "diverged" in statuses else UsageError.exit_code
 
 
 def run_study(
