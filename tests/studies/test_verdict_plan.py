@@ -87,7 +87,7 @@ def test_budgets_are_equal(write_recipe: Write, equal: Equal, schedule: str, exa
         assert sum(seen.values()) <= max(examples, 12 * 3)
     for task in TASKS:
         single = single_recipe(loaded, task)
-        cut = single_budget(single.recipe, shared, task, rows, single.tables, equal)
+        cut = single_budget(single, shared, rows, equal)
         own = stage_examples(cut, 0, {task: rows[task]}, single.tables)
         wanted = seen[task] if equal == "task" else sum(seen.values())
         assert abs(own - wanted) <= 3 * 4  # a batch an epoch
@@ -99,7 +99,7 @@ def test_examples_of_stages_that_do_not_train_the_task_go_to_the_others(write_re
     loaded = load_recipe(write_recipe("a", {"epochs": 1}, {"tasks": ["reviews"], "epochs": 1}))
     rows = rows_of(loaded)
     single = single_recipe(loaded, "questions")
-    cut = single_budget(single.recipe, loaded.recipe, "questions", rows, single.tables, "run")
+    cut = single_budget(single, loaded.recipe, rows, "run")
     total = sum(stage_examples(loaded.recipe, index, rows, loaded.tables) for index in range(2))
     assert abs(stage_examples(cut, 0, rows, single.tables) - total) <= 8
 

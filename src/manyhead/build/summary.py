@@ -10,7 +10,7 @@ from typing import Any
 from manyhead.build.parts import Parts
 from manyhead.build.teachers import teacher_hashes
 from manyhead.build.trainable import stage_parameters
-from manyhead.data.selection import scored_rows
+from manyhead.data.selection import scored_rows, selection_note
 from manyhead.encoder.source import locate_encoder
 from manyhead.errors import UsageError
 from manyhead.evaluation.evaluate import Evaluation
@@ -50,6 +50,7 @@ def summary_of(parts: Parts, runner: StageRunner, final: Evaluation | None) -> d
         "overall_raw": None if final is None else final.overall_raw,
         "baseline": {"tasks": _baseline(parts)},
         "primary": dict(runner.primary),
+        "selection": None if final is None else selection_note(parts.recipe),
         "best": {
             "stage": runner.plans[progress.stage].options.name,
             "step": progress.best_step,

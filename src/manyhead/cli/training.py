@@ -69,7 +69,8 @@ def scores_shown(summary: Mapping[str, Any]) -> "list[RenderableType]":
     seconds = (
         f"{summary['steps']:,} steps in {duration(summary['seconds'])}, best after step {summary['best']['step']:,}"
     )
-    return [table(("task", "metric", "dev", "majority baseline", "n"), rows, left=2), "", seconds]
+    note = [] if summary["selection"] is None else [f"scores: {summary['selection']}"]
+    return [table(("task", "metric", "dev", "majority baseline", "n"), rows, left=2), "", *note, seconds]
 
 
 def next_steps(run: Path, task: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from manyhead.cli.options import DataDir, Json, Overrides, Quiet, RecipeName, listed
-from manyhead.cli.output import speaking
+from manyhead.cli.output import speaking, table
 from manyhead.cli.training import command_line
 from manyhead.errors import StoppedError, UsageError
 
@@ -46,7 +46,7 @@ def verdict(
         typer.Option(
             "--tune",
             metavar="F,F",
-            help="Factors on the learning rates, tried at the first seed on both sides; 1: none.",
+            help="Factors on the learning rates, tried at the first seed on both sides.",
         ),
     ] = "0.5,1,2",
     out: Annotated[
@@ -75,7 +75,7 @@ def verdict(
     one failed otherwise.
     """
     from manyhead.studies.verdict import run_verdict
-    from manyhead.studies.verdict.document import shown
+    from manyhead.studies.verdict.document import cost_rows, how_lines, score_rows, sentences
 
     options = {
         "seeds": seeds if seeds != 3 else None,
@@ -110,7 +110,12 @@ def verdict(
         if as_json:
             output.document(result.document)
         else:
-            output.show(*shown(result.document))
+            columns, rows = score_rows(result.document)
+            output.show(
+                result.document["sentence"], "", table(columns, rows, left=2), "", *sentences(result.document), ""
+            )
+            columns, rows = cost_rows(result.document)
+            output.show(table(columns, rows), "", *how_lines(result.document))
             output.note("", f"written: {result.path}/verdict.html, verdict.md, verdict.json")
     if result.exit_code:
         raise typer.Exit(result.exit_code)

@@ -42,6 +42,13 @@ def halves_of(recipe: Recipe, task: str, n_rows: int) -> Halves:
     return Halves(np.sort(shuffled[:count]), np.sort(shuffled[count:]))
 
 
+def selection_note(recipe: Recipe) -> str:
+    """What to say beside dev scores of the best checkpoint: whether the rows that are scored also picked it."""
+    if recipe.select_on is None:
+        return "selected on these rows, so a little too good; select_on: {dev: 0.5} keeps them apart"
+    return f"the checkpoint was selected on other rows: {recipe.select_on.dev:.0%} of dev"
+
+
 def picking_rows(recipe: Recipe, dev: Mapping[str, TaskData]) -> dict[str, TaskData]:
     """The dev rows of each task that pick checkpoints."""
     return {name: _taken(data, halves_of(recipe, name, data.n_examples).picking) for name, data in dev.items()}

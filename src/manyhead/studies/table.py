@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from manyhead.data.selection import selection_note
 from manyhead.evaluation.metrics import overall
 from manyhead.studies.folder import StudyFolder
 from manyhead.studies.runs import Member, Plan, PlannedRow, PlannedRun
@@ -58,7 +59,7 @@ def study_document(header: Header, plan: Plan, folder: StudyFolder) -> dict[str,
     cells = {name: {column: _cell(seeds, column) for column in columns} for name, seeds in scored.items()}
     baseline = header.study.baseline
     rows = [_row(row, cells, baseline, folder) for row in plan.rows]
-    facts = _facts(plan, folder)
+    facts = facts_of(plan.runs, folder)
     return {
         "study": header.study.name,
         "title": header.study.title,
@@ -66,7 +67,7 @@ def study_document(header: Header, plan: Plan, folder: StudyFolder) -> dict[str,
         "budget": {"name": header.budget_name, **header.budget.model_dump()},
         "seeds": header.seeds,
         "baseline": baseline,
-        "selection": "dev scores of the checkpoint that they picked, so a little too good",
+        "selection": f"on dev; {_common(selection_note(run.recipe) for run in plan.runs)}",
         **facts,
         "scores": columns,
         "rows": rows,
@@ -98,8 +99,8 @@ def markdown_text(document: Mapping[str, Any]) -> str:
     columns, rows = shown_rows(document)
     lines = [f"# {document['study']}: {document['title']}" if document["title"] else f"# {document['study']}", ""]
     lines += [f"- {line}" for line in header_lines(document)]
-    lines += ["", _piped(columns), _piped([":--", *("--:" for _ in columns[1:])])]
-    lines += [_piped(row) for row in rows]
+    lines += ["", piped(columns), piped([":--", *("--:" for _ in columns[1:])])]
+    lines += [piped(row) for row in rows]
     lines += ["", *(f"- {line}" for line in footer_lines(document))]
     return "\n".join(lines) + "\n"
 
@@ -141,7 +142,7 @@ def header_lines(document: Mapping[str, Any]) -> list[str]:
         "scores": document["selection"],
         "versions": versions,
         "hardware": hardware,
-        "time": f"{_minutes(document['time']['seconds'])} of training and scoring",
+        "time": f"{clock(document['time']['seconds'])} of training and scoring",
     }
     return [f"{name}: {text}" for name, text in said.items() if text]
 
@@ -156,6 +157,26 @@ def footer_lines(document: Mapping[str, Any]) -> list[str]:
     lines.append("overall: mean over tasks, correlations as (r+1)/2; overall_raw: mean, correlations as they are")
     lines.append(f"seconds: of training and scoring{', a seed' if document['seeds'] > 1 else ''}")
     return lines + [f"{run['run']} {run['status']}: {run['reason']}" for run in document["failures"]]
+
+
+def facts_of(runs: Sequence[PlannedRun], folder: StudyFolder) -> dict[str, Any]:
+    """What finished runs say of versions, hardware and dev rows; of each run, so every kind there was."""
+    states = [folder.state(run) for run in runs if folder.summary(run) is not None]
+    versions: dict[str, dict[str, None]] = {}
+    rows: dict[str, int] = {}
+    hardware: list[Mapping[str, Any]] = []
+    for state in states:
+        for name, version in state["versions"].items():
+            versions.setdefault(name, {})[version] = None
+        for name, about in state["data"].items():
+            task, _, split = name.rpartition(".")
+            if split == "dev":
+                rows[task] = about["rows"]
+        if state["hardware"] not in hardware:
+            hardware.append(state["hardware"])
+    encoders = list(dict.fromkeys(run.recipe.encoder.checkpoint for run in runs))
+    said = {name: " and ".join(found) for name, found in versions.items()}
+    return {"encoders": encoders, "dev_rows": rows, "versions": said, "hardware": hardware}
 
 
 def budget_line(budget: Mapping[str, Any]) -> str:
@@ -174,6 +195,18 @@ def budget_line(budget: Mapping[str, Any]) -> str:
     if budget["rate_factor"] != 1:
         words.append(f"learning rates times {budget['rate_factor']:g}")
     return f"{budget['name']}: {', '.join(words) or 'recipes as they are'}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as H:MM:SS."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def piped(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _row(
@@ -261,26 +294,6 @@ def _cell(seeds: Sequence[Scores], column: str) -> _Cell:
     return _Cell({seed: value for seed, value in values.items() if value is not None})
 
 
-def _facts(plan: Plan, folder: StudyFolder) -> dict[str, Any]:
-    """What finished runs say of versions, hardware and dev rows; of each run, so every kind there was."""
-    states = [folder.state(run) for run in plan.runs if folder.summary(run) is not None]
-    versions: dict[str, dict[str, None]] = {}
-    rows: dict[str, int] = {}
-    hardware: list[Mapping[str, Any]] = []
-    for state in states:
-        for name, version in state["versions"].items():
-            versions.setdefault(name, {})[version] = None
-        for name, about in state["data"].items():
-            task, _, split = name.rpartition(".")
-            if split == "dev":
-                rows[task] = about["rows"]
-        if state["hardware"] not in hardware:
-            hardware.append(state["hardware"])
-    encoders = list(dict.fromkeys(run.recipe.encoder.checkpoint for run in plan.runs))
-    said = {name: " and ".join(found) for name, found in versions.items()}
-    return {"encoders": encoders, "dev_rows": rows, "versions": said, "hardware": hardware}
-
-
 def _seconds(rows: Sequence[Mapping[str, Any]]) -> float:
     """What all runs took; those that several rows share are counted once."""
     return sum({run["run"]: run["time"]["seconds"] or 0.0 for row in rows for run in row["runs"]}.values())
@@ -299,13 +312,3 @@ def _shown(cell: Mapping[str, Any], is_baseline: bool) -> str:
     if cell["deviation"] is not None:
         text += f" ±{cell['deviation']:.3f}"
     return text if cell["difference"] is None or is_baseline else f"{text} ({cell['difference']:+.3f})"
-
-
-def _minutes(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
-
-
-def _piped(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

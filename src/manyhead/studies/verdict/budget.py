@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from manyhead.errors import UsageError
+from manyhead.recipe.load import LoadedRecipe
 from manyhead.recipe.schema import Recipe, Tables
 from manyhead.studies.budget import allowances, cut, scored_by_epoch, seen_examples
 from manyhead.studies.schema import Budget
@@ -23,16 +24,18 @@ def shared_budget(recipe: Recipe, rows: Mapping[str, int], tables: Tables, examp
     return recipe.with_changes(stages=[scored_by_epoch(stage) for stage in recipe.stages])
 
 
-def single_budget(
-    single: Recipe, shared: Recipe, task: str, rows: Mapping[str, int], tables: Tables, equal: Equal
-) -> Recipe:
-    """``single``, the recipe of ``task`` alone, seeing as many examples as ``shared`` did, in as many epochs.
+def single_budget(single: LoadedRecipe, shared: Recipe, rows: Mapping[str, int], equal: Equal) -> Recipe:
+    """The recipe of one task alone, seeing as many examples as ``shared`` did, in as many epochs.
 
     Epochs count the evaluations that a checkpoint is picked from, so both sides have the same number of them. Where
     stages of the shared run do not train the task, ``run`` gives their examples to those that do.
     """
-    seen = {stage.name: seen_examples(shared, index, stage, rows, tables) for index, stage in enumerate(shared.stages)}
-    own = {stage.name: seen[stage.name].get(task, 0.0) for stage in single.stages}
+    (task,) = single.recipe.tasks
+    seen = {
+        stage.name: seen_examples(shared, index, stage, rows, single.tables)
+        for index, stage in enumerate(shared.stages)
+    }
+    own = {stage.name: seen[stage.name].get(task, 0.0) for stage in single.recipe.stages}
     wanted = own if equal == "task" else {name: sum(seen[name].values()) for name in own}
     if equal == "run":
         factor = sum(sum(each.values()) for each in seen.values()) / sum(wanted.values())
@@ -43,6 +46,6 @@ def single_budget(
         scored_by_epoch(stage).model_copy(
             update={"max_steps": None, "epoch_examples": {task: max(1, round(wanted[stage.name] / stage.epochs))}}
         )
-        for stage in single.stages
+        for stage in single.recipe.stages
     ]
-    return single.with_changes(stages=stages)
+    return single.recipe.with_changes(stages=stages)

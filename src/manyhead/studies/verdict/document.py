@@ -1,25 +1,221 @@
-"""What a verdict says."""
+"""What a verdict says: everything as JSON has it, and the page in words.
 
-from collections.abc import Sequence
+All that a clock says stands under keys named ``time``: less those, the document is the same however often the runs were
+interrupted.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from manyhead.data.selection import selection_note
+from manyhead.evaluation.scored import Scored
+from manyhead.evaluation.statistics.comparison import Comparison, compare_sides
 from manyhead.recipe.schema import Recipe
+from manyhead.studies.folder import StudyFolder
+from manyhead.studies.runs import PlannedRun
+from manyhead.studies.table import clock, facts_of, piped
+from manyhead.studies.verdict.budget import Equal
+from manyhead.studies.verdict.tuning import SHARED, Tuned
+
+ALONE = "alone"
+"""Name of the side that has a model for each task."""
+
+Side = Sequence[Mapping[str, Scored]]
+"""What a side predicted: for each seed, task to predictions."""
+
+_EQUAL: Mapping[Equal, str] = {
+    "task": "a single-task run sees as many examples of its task as the shared run does of it; all of them together "
+    "cost what the shared one costs",
+    "run": "a single-task run sees as many examples as the shared run does of all tasks; all of them together cost as "
+    "many times more as there are tasks",
+}
 
 
 @dataclass(frozen=True)
 class Header:
+    """What was asked. ``recipe`` is the shared one before its budget; ``tasks`` are those compared."""
+
     recipe: Recipe
     tasks: tuple[str, ...]
     seeds: int
     examples: int | None
-    equal: str
+    equal: Equal
     factors: tuple[float, ...]
-    command: Sequence[str]
+    command: Sequence[str] = ()
 
 
-def verdict_document(header, rates, chosen, trials, predictions, folder):
-    return {"rates": {k: v.as_dict() for k, v in rates.items()}, "failures": []}
+@dataclass(frozen=True)
+class Runs:
+    """The runs of a verdict, by side: ``trials`` tuned it, ``chosen`` are compared, one a seed."""
+
+    rates: Mapping[str, Tuned]
+    trials: Sequence[PlannedRun]
+    chosen: Mapping[str, Sequence[PlannedRun]]
+
+    @property
+    def all(self) -> list[PlannedRun]:
+        """Each run once."""
+        compared = [run for runs in self.chosen.values() for run in runs]
+        return list({run.digest: run for run in (*self.trials, *compared)}.values())
 
 
-def markdown_text(document):
-    return str(document)
+def verdict_document(header: Header, runs: Runs, alone: Side, shared: Side, folder: StudyFolder) -> dict[str, Any]:
+    """Everything that is known. ``alone`` and ``shared`` hold the seeds of which all runs finished."""
+    found = compare_sides(alone, shared, names=(ALONE, SHARED)) if shared else None
+    failures = [_failure(run, folder) for run in runs.all if folder.summary(run) is None]
+    return {
+        "verdict": header.recipe.name,
+        "sentence": _sentence(found, header, failures),
+        "tasks": list(header.tasks),
+        "comparison": None if found is None else found.as_dict(),
+        "command": list(header.command),
+        "seeds": {"asked": header.seeds, "compared": len(shared)},
+        "budget": {"examples": header.examples, "equal": header.equal, "words": _EQUAL[header.equal]},
+        "selection": selection_note(runs.chosen[SHARED][0].recipe),
+        "tuning": {name: tuned.as_dict() for name, tuned in runs.rates.items()},
+        "cost": {ALONE: _cost(header.tasks, runs, folder), SHARED: _cost([SHARED], runs, folder)},
+        "runs": {name: [str(folder.run_path(run).name) for run in own] for name, own in runs.chosen.items()},
+        "failures": failures,
+        **facts_of(runs.all, folder),
+        "time": {"seconds": round(sum(_seconds(run, folder) for run in runs.all), 3)},
+    }
+
+
+def markdown_text(document: Mapping[str, Any]) -> str:
+    """The page as Markdown."""
+    lines = [f"# One shared model, or one for each task? {document['verdict']}", "", f"**{document['sentence']}**", ""]
+    columns, rows = score_rows(document)
+    lines += [piped(columns), piped([":--", ":--", *("--:" for _ in columns[2:])]), *map(piped, rows), ""]
+    lines += [f"- {sentence}" for sentence in sentences(document)]
+    lines += ["", "## What each side cost", ""]
+    columns, rows = cost_rows(document)
+    lines += [piped(columns), piped([":--", *("--:" for _ in columns[1:])]), *map(piped, rows), ""]
+    lines += ["## How", "", *(f"- {line}" for line in how_lines(document))]
+    return "\n".join(lines) + "\n"
+
+
+def score_rows(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Column names and a row for each task, and for the means over tasks."""
+    columns = ["task", "metric", "alone", "shared", "difference", "95 % interval", "p", "verdict"]
+    found = document["comparison"]
+    return columns, [] if found is None else [_score_row(each) for each in _compared(found)]
+
+
+def sentences(document: Mapping[str, Any]) -> list[str]:
+    """What is to be said of each task, and of all together."""
+    found = document["comparison"]
+    return [] if found is None else [str(each["sentence"]) for each in _compared(found)]
+
+
+def cost_rows(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Column names and a row for each side."""
+    columns = ["side", "models", "parameters", "training examples a seed", "training and scoring a seed"]
+    rows = [
+        [
+            name,
+            str(cost["models"]),
+            f"{cost['parameters'] / 1e6:,.1f} M",
+            ", ".join(f"{task} {count:,}" for task, count in cost["examples"].items()),
+            clock(cost["time"]["seconds"]),
+        ]
+        for name, cost in document["cost"].items()
+        if cost is not None
+    ]
+    return columns, rows
+
+
+def how_lines(document: Mapping[str, Any]) -> list[str]:
+    """How both sides were made, so that a reader can doubt it."""
+    seeds, budget = document["seeds"], document["budget"]
+    rows = ", ".join(f"{task} {count:,}" for task, count in document["dev_rows"].items())
+    most = "as the recipe says" if budget["examples"] is None else f"at most {budget['examples']:,} examples"
+    lines = [f"command: `{' '.join(document['command'])}`"] if document["command"] else []
+    lines += [
+        f"seeds: {seeds['compared']} a side"
+        + ("" if seeds["compared"] == seeds["asked"] else f", of {seeds['asked']} asked for"),
+        f"budget: the shared run sees {most}; {budget['words']}",
+        *(f"learning rate, {name}: {_tuning(found)}" for name, found in document["tuning"].items()),
+        f"scores: {document['selection']}; dev rows: {rows}",
+        "p: the t test of runs and examples, or with one seed the permutation test; Holm's correction over the tasks",
+        f"encoder: {', '.join(document['encoders'])}",
+        f"versions: {', '.join(f'{name} {version}' for name, version in document['versions'].items())}",
+        *(
+            f"hardware: {each['device_name']}, {each['device']}, {each['precision']}, {each['threads']} threads"
+            for each in document["hardware"]
+        ),
+        f"time: {clock(document['time']['seconds'])} of training and scoring in all",
+    ]
+    return lines + [f"{run['run']} {run['status']}: {run['reason']}" for run in document["failures"]]
+
+
+def _compared(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    means = [comparison[name] for name in ("overall", "overall_raw")]
+    return [*comparison["tasks"], *(each for each in means if each is not None)]
+
+
+def _score_row(each: Mapping[str, Any]) -> list[str]:
+    difference, p = each["difference"], each["p_adjusted"]
+    ends = [difference["low"], difference["high"]]
+    return [
+        each["task"],
+        each["metric"],
+        f"{each['baseline']['value']:.3f}",
+        f"{each['other']['value']:.3f}",
+        f"{difference['value']:+.3f}",
+        "-" if None in ends else f"{ends[0]:+.3f} to {ends[1]:+.3f}",
+        "-" if p is None else f"{p:.3f}",
+        each["verdict"],
+    ]
+
+
+def _sentence(found: Comparison | None, header: Header, failures: Sequence[Mapping[str, Any]]) -> str:
+    """The answer in a line."""
+    if found is None:
+        return f"No verdict: of no seed all runs finished ({len(failures)} did not)."
+    named: dict[str, list[str]] = {"helped": [], "hurt": [], "no evidence": []}
+    for each in found.tasks:
+        named[each.verdict].append(each.task)
+    parts = [f"Sharing {word} {_listed(named[word])}" for word in ("helped", "hurt") if named[word]]
+    if named["no evidence"]:
+        who = "any task" if len(named["no evidence"]) == len(header.tasks) else _listed(named["no evidence"])
+        parts.append(f"{'there' if parts else 'There'} is no evidence either way for {who}")
+    return f"{'; '.join(parts)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _tuning(found: Mapping[str, Any]) -> str:
+    if len(found["scores"]) == 1:
+        return f"times {found['factor']:g}, not tuned"
+    tried = ", ".join(
+        f"{factor}: {'-' if score is None else f'{score:.3f}'}" for factor, score in found["scores"].items()
+    )
+    return f"times {found['factor']:g} (score on the rows that pick, by factor: {tried})"
+
+
+def _failure(run: PlannedRun, folder: StudyFolder) -> dict[str, Any]:
+    outcome = folder.outcome(run)
+    status, reason = ("pending", None) if outcome is None else (outcome.status, outcome.reason)
+    return {"run": folder.run_path(run).name, "status": status, "reason": reason}
+
+
+def _cost(sides: Sequence[str], runs: Runs, folder: StudyFolder) -> dict[str, Any] | None:
+    """What the models of one side are and took, a seed; None where a run did not finish."""
+    summaries = [[folder.summary(run) for run in runs.chosen[side]] for side in sides]
+    found = [each for side in summaries for each in side if each is not None]
+    if len(found) < sum(map(len, summaries)):
+        return None
+    first = [side[0] for side in summaries if side[0] is not None]
+    return {
+        "models": len(sides),
+        "parameters": sum(each["parameters"]["total"] for each in first),
+        "examples": {task: count for each in first for task, count in each["examples"].items()},
+        "time": {"seconds": round(sum(each["seconds"] for each in found) / len(summaries[0]), 3)},
+    }
+
+
+def _seconds(run: PlannedRun, folder: StudyFolder) -> float:
+    return (folder.summary(run) or {}).get("seconds") or 0.0

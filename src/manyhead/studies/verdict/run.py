@@ -19,7 +19,7 @@ from manyhead.studies.runner import Runner
 from manyhead.studies.runs import PlannedRun
 from manyhead.studies.schema import Budget
 from manyhead.studies.verdict.budget import Equal, shared_budget, single_budget
-from manyhead.studies.verdict.document import Header, markdown_text, verdict_document
+from manyhead.studies.verdict.document import Header, Runs, markdown_text, verdict_document
 from manyhead.studies.verdict.single import scored_tasks, single_recipe
 from manyhead.studies.verdict.tuning import SHARED, Side, tuned
 
@@ -101,7 +101,9 @@ def run_verdict(
         chosen = {side.name: [side.run(rates[side.name].factor, number) for number in range(seeds)] for side in sides}
         tell(f"seeds: {seeds} of each model")
         runner.run([chosen[side.name][number] for number in range(seeds) for side in sides], lock)
-        document = verdict_document(header, rates, chosen, trials, _predictions(folder, tasks, chosen), folder)
+        document = verdict_document(
+            header, Runs(rates, trials, chosen), *_predictions(folder, tasks, chosen), folder=folder
+        )
         write_verdict(folder, document)
     return VerdictResult(folder.path, document)
 
@@ -137,7 +139,7 @@ def _sides(loaded: LoadedRecipe, tasks: Sequence[str], examples: int | None, equ
     sides = [Side(SHARED, None, shared, data)]
     for task in tasks:
         single = single_recipe(loaded, task)
-        recipe = single_budget(single.recipe, shared, task, rows, single.tables, equal)
+        recipe = single_budget(single, shared, rows, equal)
         own = {name: digest for name, digest in data.items() if name.rpartition(".")[0] == task}
         sides.append(Side(task, task, recipe, own))
     return sides
