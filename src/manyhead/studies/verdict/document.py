@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from manyhead.data.selection import selection_note
 from manyhead.evaluation.scored import Scored
-from manyhead.evaluation.statistics.comparison import Comparison, compare_sides
+from manyhead.evaluation.statistics.comparison import OVERALL, Comparison, compare_sides
 from manyhead.recipe.schema import Recipe
 from manyhead.studies.folder import StudyFolder
 from manyhead.studies.runs import PlannedRun
@@ -97,9 +99,15 @@ def markdown_text(document: Mapping[str, Any]) -> str:
 
 def score_rows(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Column names and a row for each task, and for the means over tasks."""
-    columns = ["task", "metric", "alone", "shared", "difference", "95 % interval", "p", "verdict"]
+    columns = ["task", "metric", ALONE, SHARED, "difference", "95 % interval", "p", "verdict"]
     found = document["comparison"]
-    return columns, [] if found is None else [_score_row(each) for each in _compared(found)]
+    if found is None:
+        return columns, []
+    rows = [_score_row(each) for each in _compared(found)]
+    raw = [float(np.mean([each[side]["value"] for each in found["tasks"]])) for side in ("baseline", "other")]
+    if found["overall"] is not None:
+        rows.append(["overall_raw", "mean", *(f"{value:.3f}" for value in raw), f"{raw[1] - raw[0]:+.3f}", "", "", ""])
+    return columns, rows
 
 
 def sentences(document: Mapping[str, Any]) -> list[str]:
@@ -150,16 +158,16 @@ def how_lines(document: Mapping[str, Any]) -> list[str]:
 
 
 def _compared(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    means = [comparison[name] for name in ("overall", "overall_raw")]
-    return [*comparison["tasks"], *(each for each in means if each is not None)]
+    overall = comparison["overall"]
+    return [*comparison["tasks"], *([] if overall is None else [overall])]
 
 
 def _score_row(each: Mapping[str, Any]) -> list[str]:
-    difference, p = each["difference"], each["p_adjusted"]
+    difference, p = each["difference"], each["p_holm"]
     ends = [difference["low"], difference["high"]]
     return [
         each["task"],
-        each["metric"],
+        "mean, correlations as (r+1)/2" if each["task"] == OVERALL else each["metric"],
         f"{each['baseline']['value']:.3f}",
         f"{each['other']['value']:.3f}",
         f"{difference['value']:+.3f}",
@@ -179,7 +187,7 @@ def _sentence(found: Comparison | None, header: Header, failures: Sequence[Mappi
     parts = [f"Sharing {word} {_listed(named[word])}" for word in ("helped", "hurt") if named[word]]
     if named["no evidence"]:
         who = "any task" if len(named["no evidence"]) == len(header.tasks) else _listed(named["no evidence"])
-        parts.append(f"{'there' if parts else 'There'} is no evidence either way for {who}")
+        parts.append(f"{'there' if parts else 'There'} is no evidence that it helped or hurt {who}")
     return f"{'; '.join(parts)}."
 
 

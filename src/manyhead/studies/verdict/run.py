@@ -48,7 +48,7 @@ def run_verdict(
     *,
     seeds: int = 3,
     examples: int | None = None,
-    equal: Equal = "run",
+    equal: Equal = "task",
     factors: Sequence[float] = FACTORS,
     out: Path | None = None,
     jobs: int = 1,
