@@ -9,7 +9,19 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperGroup
 
-from manyhead.cli import check, evaluate, init, predict, quickstart, recipes, report, study, train, verdict
+from manyhead.cli import (
+    check,
+    compare,
+    evaluate,
+    init,
+    predict,
+    quickstart,
+    recipes,
+    report,
+    study,
+    train,
+    verdict,
+)
 from manyhead.cli.options import examples
 from manyhead.errors import ManyheadError
 
@@ -77,6 +89,7 @@ for verb, lines in (
     (evaluate.evaluate, evaluate.EXAMPLES),
     (predict.predict, predict.EXAMPLES),
     (report.report, report.EXAMPLES),
+    (compare.compare, compare.EXAMPLES),
     (study.study, study.EXAMPLES),
     (verdict.verdict, verdict.EXAMPLES),
 ):
