@@ -18,7 +18,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tracked") / "a run"
-    train_tiny(encoder, path, ["witness"], balancing="pcgrad", schedule="parallel")
+    train_tiny(encoder, path, ["raises_at_log", "witness"], balancing="pcgrad", schedule="parallel")
     return path
 
 

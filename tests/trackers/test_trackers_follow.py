@@ -72,9 +72,9 @@ def test_a_tracker_is_given_the_recipe_the_log_and_what_the_run_ends_with(finish
 @pytest.mark.parametrize(
     "kinds",
     [
-        ["raises_at_log", "hangs_with_the_lock", "witness"],
+        ["raises_at_log", "hangs_with_the_lock", "exits"],
         pytest.param([*HARMFUL[:4], "prints"], marks=pytest.mark.slow),
-        pytest.param([*HARMFUL[4:], "signals", "witness"], marks=pytest.mark.slow),
+        pytest.param([*HARMFUL[4:], "signals"], marks=pytest.mark.slow),
     ],
 )
 def test_no_tracker_harms_the_run(
@@ -91,17 +91,16 @@ def test_no_tracker_harms_the_run(
     trained = sum(line["time"]["seconds"] for line in lines_of(tmp_path / "run"))
     assert took < trained + 20
     for kind in set(kinds) & set(HARMFUL):
-        lines = [text for text in told.texts if text.startswith(f"tracker {kind}")]
+        lines = [text for text in told.texts if text.startswith((f"tracker {kind}:", f"tracker {kind} "))]
         assert len(lines) == 1, told.texts
         assert f"--to {kind}" in lines[0]
         wait_until(lambda kind=kind: all(not lives(pid) for pid in dict(calls(tmp_path / "run", kind)).get("pids", ())))
     assert capfd.readouterr() == ("", "")
-    if "witness" in kinds:
-        assert logged(ended_calls(tmp_path / "run")) == expected_scalars(tmp_path / "run")
 
 
 def test_a_stopped_run_says_so_and_goes_on_as_one_run_with_every_step_once(encoder: Path, tmp_path: Path) -> None:
-    run, keys = tmp_path / "run", {"checkpoint_every_steps": 4}
+    run = tmp_path / "run"
+    keys: dict[str, Any] = {"checkpoint_every_steps": 4}
     with pytest.raises(StoppedError) as told:
         train_tiny(encoder, run, ["witness"], StopAt(3), **keys)
     assert told.value.exit_code == 143

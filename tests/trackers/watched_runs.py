@@ -12,7 +12,7 @@ from manyhead.recipe.load import load_recipe
 from manyhead.training.observer import Observer
 from tiny import tiny_recipe
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 
 
 class Told(Observer):
