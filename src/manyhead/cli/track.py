@@ -29,7 +29,7 @@ def track(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a run's metrics into a tracker, in place of what that had of the run."""
+    """Write a run's metrics into a tracker, such as TensorBoard."""
     from manyhead.tracking.replay import track_run
 
     with speaking(as_json=as_json, quiet=quiet) as output:
