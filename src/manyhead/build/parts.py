@@ -25,6 +25,7 @@ from manyhead.files import FileHashes
 from manyhead.inference.model_folder import ENCODER, model_in, save_encoder_files
 from manyhead.recipe.load import LoadedRecipe
 from manyhead.recipe.schema import Recipe, Split, Tables
+from manyhead.tracking.run import missing_packages
 from manyhead.training.observer import Observer
 
 TRAINING_SPLITS: tuple[Split, ...] = ("train", "dev")
@@ -70,7 +71,11 @@ def read_encoder(
             watcher.event(note)
         folder = model_in(source.folder) / ENCODER if source.kind == "manyhead" else source.folder
     config = read_config(folder, dropout=options.dropout, attention_dropout=options.attention_dropout)
-    problems = [*check_teachers(loaded.recipe), *trainable_problems(loaded.recipe, loaded.tables, config)]
+    problems = [
+        *check_teachers(loaded.recipe),
+        *trainable_problems(loaded.recipe, loaded.tables, config),
+        *missing_packages(loaded.recipe),
+    ]
     if problems:
         raise RecipeError([_placed(loaded, problem) for problem in problems])
     return source, folder, config

@@ -33,8 +33,9 @@ _ANOTHER: dict[Change, str] = {
     "teachers": "other teachers",
 }
 
-_PLACEMENT = ("data_dir", "device", "threads")
-"""Keys that may change when a run goes on: the rows are compared by their hashes, the hardware is the recorded one."""
+_PLACEMENT = ("data_dir", "device", "threads", "trackers")
+"""Keys that may change when a run goes on: the rows are compared by their hashes, the hardware is the recorded one,
+and trackers only read what the run writes."""
 
 _RATE = "lr"
 """The key of an optimiser that a checkpoint does not hold: a changed one takes effect."""

@@ -33,6 +33,7 @@ from manyhead.inference.model_folder import write_model
 from manyhead.model import MultiTaskModel, build_objective
 from manyhead.recipe.load import LoadedRecipe, recipe_yaml
 from manyhead.report import write_report
+from manyhead.tracking.run import Trackers
 from manyhead.training.checkpoint import Checkpoint
 from manyhead.training.observer import Observer
 from manyhead.training.run_folder import (
@@ -191,21 +192,23 @@ def _run(
         observer=watcher,
         stop=stop,
     )
-    try:
-        folder.update_state(status="running", reason=None)
-        if checkpoint is None:
-            folder.cut_log(0)
-        else:
-            runner.resume(checkpoint)
-        runner.run()
-        final = (runner.best_evaluation if recipe.select_on is None else None) or score(dev)
-        _finish(folder, parts, runner, final)
-    except DivergedError as error:
-        folder.update_state(status="diverged", reason=str(error))
-        raise
-    except Interruption:
-        folder.update_state(status="stopped")
-        raise
+    with Trackers(folder.path, folder.id, recipe.trackers, watcher.event) as trackers:
+        try:
+            folder.update_state(status="running", reason=None)
+            if checkpoint is None:
+                folder.cut_log(0)
+            else:
+                runner.resume(checkpoint)
+            trackers.begin()
+            runner.run()
+            final = (runner.best_evaluation if recipe.select_on is None else None) or score(dev)
+            _finish(folder, parts, runner, final)
+        except DivergedError as error:
+            folder.update_state(status="diverged", reason=str(error))
+            raise
+        except Interruption:
+            folder.update_state(status="stopped")
+            raise
     summary = summary_of(parts, runner, final)
     watcher.finished(summary)
     return Run(folder.path, summary)

@@ -19,6 +19,7 @@ from manyhead.cli import (
     recipes,
     report,
     study,
+    track,
     train,
     verdict,
 )
@@ -92,6 +93,7 @@ for verb, lines in (
     (compare.compare, compare.EXAMPLES),
     (study.study, study.EXAMPLES),
     (verdict.verdict, verdict.EXAMPLES),
+    (track.track, track.EXAMPLES),
 ):
     app.command(epilog=examples(*lines), no_args_is_help=verb is not quickstart.quickstart)(verb)
 app.add_typer(recipes.app)

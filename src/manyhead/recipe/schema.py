@@ -408,6 +408,9 @@ class Recipe(Strict):
     )
     threads: int | None = Field(default=None, ge=1, description="CPU threads; null: one a core.")
     plugins: list[str] = Field(default=[], description="Python modules that add members to the families.")
+    trackers: list[Annotated[Options, Slot("trackers")]] = Field(
+        default=[], description="Programs that draw the run's curves (extra `track`); they change nothing of the run."
+    )
     encoder: Encoder = Field(default={}, validate_default=True, description="The shared encoder.")
     tasks: dict[TaskName, Task] = Field(min_length=1, description="The tasks by name.")
     stages: list[Stage] = Field(default=[{}], validate_default=True, min_length=1, description="The stages in order.")

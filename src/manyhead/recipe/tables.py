@@ -15,6 +15,7 @@ from manyhead.rates import RATES
 from manyhead.recipe.schema import Entry, Options, Tables
 from manyhead.regularisers import REGULARISERS
 from manyhead.schedules import SCHEDULES
+from manyhead.trackers import TRACKERS
 
 TABLES: dict[str, Mapping[str, Entry]] = {
     "pooling": POOLING,
@@ -28,6 +29,7 @@ TABLES: dict[str, Mapping[str, Entry]] = {
     "schedules": SCHEDULES,
     "optimizers": OPTIMIZERS,
     "rates": RATES,
+    "trackers": TRACKERS,
 }
 
 

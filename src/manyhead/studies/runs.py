@@ -10,7 +10,7 @@ from manyhead.recipe.layers import plain
 from manyhead.recipe.schema import Recipe
 from manyhead.studies.schema import Figures
 
-_NO_MATTER = ("name", "data_dir", "device", "threads", "grid", "search")
+_NO_MATTER = ("name", "data_dir", "device", "threads", "trackers", "grid", "search")
 """Keys that two runs may differ in and still be the same."""
 _DIGITS = 12
 

@@ -18,6 +18,7 @@ def check(recipe: Recipe) -> Iterator[Fault]:
     yield from _trained(recipe)
     yield from _experts(recipe)
     yield from repeated((("stages", str(place), "name"), stage.name) for place, stage in enumerate(recipe.stages))
+    yield from _trackers(recipe)
     for place, stage in enumerate(recipe.stages):
         yield from stage_faults(("stages", str(place)), stage, recipe)
 
@@ -26,6 +27,14 @@ def _trained(recipe: Recipe) -> Iterator[Fault]:
     train = [("tasks", name, "files", "train") for name in recipe.tasks]
     if all(task.files.train is None for task in recipe.tasks.values()):
         yield Fault(train[0], "no task has a train file", do="add files.train to a task", reads=tuple(train))
+
+
+def _trackers(recipe: Recipe) -> Iterator[Fault]:
+    """Two of a kind would write the same folder."""
+    kinds = [options.kind for options in recipe.trackers]
+    for place, kind in enumerate(kinds):
+        if kind in kinds[:place]:
+            yield Fault(("trackers", str(place)), f"'{kind}' is there twice", "each kind once", "remove one of them")
 
 
 def _experts(recipe: Recipe) -> Iterator[Fault]:

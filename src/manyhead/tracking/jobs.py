@@ -1,0 +1,38 @@
+"""What the processes agree on. Free of everything but the standard library: they start quickly."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+DONE = 64
+"""Exit code of a tracker's process that was given everything. A tracker that ends its process uses another one."""
+
+
+def start(module: str, job: Mapping[str, Any], *, stderr: int) -> "subprocess.Popen[bytes]":
+    """Starts ``manyhead.tracking.MODULE`` with ``job``, pipes to it and from it, in a session of its own.
+
+    A terminal's Ctrl-C is not for it. It finds the modules that this process finds, and computes on one thread.
+    """
+    path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
+    return subprocess.Popen(  # noqa: S603 - this interpreter and our own module
+        [sys.executable, "-P", "-m", f"manyhead.tracking.{module}", json.dumps(job)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+
+
+def problem(code: int, output: bytes) -> str | None:
+    """What went wrong in a tracker's process, by its exit code and the end of its output; None if nothing did."""
+    if code == DONE:
+        return None
+    lines = [line for line in output.decode(errors="replace").splitlines() if line.strip()]
+    if code == 1 and lines:
+        return "".join(letter for letter in lines[-1].strip() if letter.isprintable())[:300]
+    return f"its process was ended by signal {-code}" if code < 0 else f"it ended its process with {code}"
