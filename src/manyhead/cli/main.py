@@ -9,7 +9,7 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperGroup
 
-from manyhead.cli import check, evaluate, init, predict, quickstart, recipes, report, study, train
+from manyhead.cli import affinity, check, evaluate, init, predict, quickstart, recipes, report, study, train
 from manyhead.cli.options import examples
 from manyhead.errors import ManyheadError
 
@@ -78,6 +78,7 @@ for verb, lines in (
     (predict.predict, predict.EXAMPLES),
     (report.report, report.EXAMPLES),
     (study.study, study.EXAMPLES),
+    (affinity.affinity, affinity.EXAMPLES),
 ):
     app.command(epilog=examples(*lines), no_args_is_help=verb is not quickstart.quickstart)(verb)
 app.add_typer(recipes.app)
