@@ -18,7 +18,7 @@ from tiny import tiny_encoder
 
 RECIPES = {recipe.name: recipe for recipe in shipped_recipes()}
 COUNTS = {
-    "": 7, "balancing": 20, "regularisers": 6, "s1": 18, "s2": 26, "s3": 18, "s4": 39, "schedules": 10, "stages": 6,
+    "": 7, "affinity": 1, "balancing": 20, "regularisers": 6, "s1": 18, "s2": 26, "s3": 18, "s4": 39, "schedules": 10, "stages": 6,
 }  # fmt: skip
 STEPS = 2
 
@@ -47,7 +47,7 @@ def tiny(recipe: Recipe, encoder: Path) -> dict[str, Any]:
 
 def test_all_recipes_are_walked() -> None:
     assert Counter(name.rpartition("/")[0] for name in RECIPES) == COUNTS
-    assert len(RECIPES) == 150
+    assert len(RECIPES) == 151
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from manyhead.cli import (
+    affinity,
     check,
     compare,
     evaluate,
@@ -94,6 +95,7 @@ for verb, lines in (
     (study.study, study.EXAMPLES),
     (verdict.verdict, verdict.EXAMPLES),
     (track.track, track.EXAMPLES),
+    (affinity.affinity, affinity.EXAMPLES),
 ):
     app.command(epilog=examples(*lines), no_args_is_help=verb is not quickstart.quickstart)(verb)
 app.add_typer(recipes.app)

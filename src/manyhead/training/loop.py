@@ -16,8 +16,9 @@ from manyhead.training.step import Learner, PieceTooLargeError, StepResult, take
 class StepRecord:
     """One update, as logged. ``step`` counts within the stage from 1; ``epoch`` from 0.
 
-    ``cosines`` between the tasks' gradients, in the order of ``losses``, where they are known. ``pieces`` that the
-    step was cut into; ``skipped``: it was no finite number and changed nothing.
+    ``cosines`` between the tasks' gradients, in the order of ``losses``, and the gradients' ``grad_norms``, both over
+    the shared parameters and before clipping, where they are known. ``pieces`` that the step was cut into;
+    ``skipped``: it was no finite number and changed nothing.
     """
 
     step: int
@@ -30,6 +31,7 @@ class StepRecord:
     seconds: float
     pieces: int
     cosines: list[list[float]] | None = None
+    grad_norms: dict[str, float] | None = None
     skipped: bool = False
 
 
@@ -60,6 +62,7 @@ def steps(learner: Learner, schedule: Schedule, rate: Rate, *, start: int, stop:
                 seconds=time.perf_counter() - began,
                 pieces=learner.accumulation,
                 cosines=result.cosines,
+                grad_norms=result.grad_norms,
                 skipped=result.skipped,
             )
     finally:

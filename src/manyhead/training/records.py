@@ -12,6 +12,8 @@ from manyhead.training.stage_plan import Progress
 def step_line(stage: str, progress: Progress, record: StepRecord) -> dict[str, Any]:
     """What a step did. Numbers that are not finite are null; ``pieces`` and ``skipped`` are there where they matter."""
     extra: dict[str, Any] = {} if record.cosines is None else {"cosines": record.cosines}
+    if record.grad_norms is not None:
+        extra["grad_norms"] = {task: _finite(norm) for task, norm in record.grad_norms.items()}
     if progress.pieces is not None:
         extra["pieces"] = record.pieces
     if record.skipped:

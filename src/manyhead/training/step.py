@@ -52,8 +52,8 @@ class Learner:
 class StepResult:
     """What an update did: mean loss and examples of each task, the gradient's norm before clipping, tokens.
 
-    ``cosines`` between the tasks' gradients, in the order of ``losses``, where they are known. A step that is
-    ``skipped`` changed nothing, since a loss or the gradient, whose norm is then NaN, was no finite number.
+    ``cosines`` between the tasks' gradients, in the order of ``losses``, and the gradients' ``grad_norms``, both over
+    the shared parameters, where they are known. A step that is ``skipped`` changed nothing, since a loss or the gradient, whose norm is then NaN, was no finite number.
     """
 
     losses: dict[str, float]
@@ -61,6 +61,7 @@ class StepResult:
     grad_norm: float
     tokens: int
     cosines: list[list[float]] | None = None
+    grad_norms: dict[str, float] | None = None
     skipped: bool = False
 
 
@@ -83,6 +84,7 @@ def take_step(learner: Learner, step: Step) -> StepResult:
     unclip(learner.optimizer)
     norm: float | None = None
     cosines: Tensor | None = None
+    norms: Tensor | None = None
     try:
         values, tokens = _run_pieces(learner, step, counts, signals)
         found = dict(zip(tasks, values.tolist(), strict=True))
@@ -92,7 +94,7 @@ def take_step(learner: Learner, step: Step) -> StepResult:
             # What changes gradients before they are clipped, and what else has some, must not be left out of the norm.
             last = [each for each in lesson.regularisers if each.adjusts], [*learner.extras.parameters()]
             balanced = learner.gradients.finish(signals, None if any(last) else learner.clipping)
-            cosines = balanced.cosines
+            cosines, norms = balanced.cosines, balanced.norms
             learner.balancer.observe(signals)
             for buffer in buffers:
                 buffer.drop_unused()
@@ -116,7 +118,14 @@ def take_step(learner: Learner, step: Step) -> StepResult:
     for regulariser in lesson.regularisers:
         regulariser.updated(model)
     at("updated", model)
-    return StepResult(found, counts, norm, tokens, None if cosines is None else cosines.tolist())
+    return StepResult(
+        found,
+        counts,
+        norm,
+        tokens,
+        cosines=None if cosines is None else cosines.tolist(),
+        grad_norms=None if norms is None else dict(zip(tasks, norms.tolist(), strict=True)),
+    )
 
 
 def _run_pieces(learner: Learner, step: Step, counts: Mapping[str, int], signals: Signals) -> tuple[Tensor, int]:

@@ -64,6 +64,7 @@ class TaskGradients:
         """
         self._key = None
         gramian = self.rows.gramian()
+        norms = gramian.diagonal().sqrt()
         weights = torch.ones(len(signals.tasks), dtype=torch.float64)
         norm: float | None = None
         if bool(gramian.isfinite().all()):  # a step that is not finite is refused by its norm
@@ -79,7 +80,7 @@ class TaskGradients:
         self.rows.combine(weights)
         lengths = gramian.diagonal().sqrt()
         cosines = (gramian / lengths / lengths[:, None]).nan_to_num(0.0, 0.0, 0.0).clamp(-1.0, 1.0)
-        return Balanced(cosines, norm)
+        return Balanced(cosines, norms, norm)
 
     def _length(self, gramian: Tensor, weights: Tensor) -> Tensor | None:
         """The norm of the whole gradient; None where so little is left of the rows that rounding would count."""
