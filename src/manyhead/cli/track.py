@@ -10,7 +10,7 @@ from manyhead.cli.output import speaking
 
 EXAMPLES = (
     "manyhead track runs/cs224n --to tensorboard",
-    "manyhead track runs/cs224n --to '{kind: wandb, project: cs224n, mode: online}'",
+    "manyhead track runs/cs224n --to '{kind: wandb, mode: online}'",
 )
 
 

@@ -96,7 +96,8 @@ class Trackers:
                 if not waiting:
                     return
         for tracker in sorted(waiting):
-            self._tell(f"tracker {tracker} is not done yet and has {GRACE_SECONDS:g} s more; {self._mend(tracker)}")
+            left = f"is not done and is ended {GRACE_SECONDS:g} s after the run"
+            self._tell(f"tracker {tracker} {left}; {self._mend(tracker)}")
 
     def _mend(self, tracker: str) -> str:
         return f"training is not harmed; what is missing there comes by manyhead track {self._run} --to {tracker}"
