@@ -174,6 +174,9 @@ def test_a_cut_depends_on_seed_and_task_and_counts_broken_rows_once(tmp_path: Pa
     assert dev_lines("t", 1) == dev_lines("t", 1)
     assert dev_lines("t", 1) != dev_lines("t", 2)
     assert dev_lines("t", 1) != dev_lines("u", 1)
+    pinned = task.with_dev_seed(1)
+    assert [example.line for example in read_examples("t", pinned, "dev", path, seed=2)] == dev_lines("t", 1)
+    assert pinned.with_dev_seed(5) == pinned
     train, train_examples = read(task, path, "train")
     dev, dev_examples = read(task, path, "dev")
     assert len(train) + len(dev) == 900

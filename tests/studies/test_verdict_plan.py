@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 
+from manyhead.data.examples import read_examples
 from manyhead.errors import RecipeError, UsageError
 from manyhead.recipe.load import LoadedRecipe, load_recipe
+from manyhead.recipe.schema import Recipe
 from manyhead.studies.budget import seen_examples, stage_examples
 from manyhead.studies.planner import Options, Planner
 from manyhead.studies.schema import Budget
 from manyhead.studies.verdict.budget import Equal, shared_budget, single_budget
 from manyhead.studies.verdict.single import scored_tasks, single_recipe
+from manyhead.studies.verdict.tuning import Side
 
 Write = Callable[..., Path]
 TASKS = ("reviews", "questions", "sentences")
@@ -117,3 +120,17 @@ def test_a_recipe_of_one_task_is_refused(write_recipe: Write, tmp_path: Path) ->
     with pytest.raises(UsageError, match="has a grid"):
         run_verdict(write_recipe("b", grid={"seed": [1, 2]}), out=tmp_path / "v")
     assert not (tmp_path / "v").exists()
+
+
+def test_all_seeds_are_scored_on_the_same_rows(write_recipe: Write) -> None:
+    cut = {"tasks.reviews.files": {"train": "reviews.train.csv", "dev": {"from": "train", "fraction": 0.5}}}
+    recipe = load_recipe(write_recipe("a"), overrides=cut).recipe
+    sides = [Side("shared", None, recipe, {}).run(1.0, number).recipe for number in range(2)]
+    assert [side.seed for side in sides] == [recipe.seed, recipe.seed + 1]
+    first, second = (read_task_ids(side) for side in sides)
+    assert first == second
+
+
+def read_task_ids(recipe: Recipe) -> list[str]:
+    path = Path(recipe.data_dir) / "reviews.train.csv"
+    return [example.id for example in read_examples("reviews", recipe.tasks["reviews"], "dev", path, seed=recipe.seed)]

@@ -15,7 +15,7 @@ from manyhead.errors import CheckpointError, UsageError
 from manyhead.files import sha256_of
 from manyhead.optimizers import GroupOptions
 from manyhead.recipe.load import load_recipe, recipe_yaml
-from manyhead.recipe.schema import SPLITS, Recipe
+from manyhead.recipe.schema import PLACEMENT, SPLITS, Recipe
 from manyhead.training.checkpoint import Checkpoint, load_checkpoint, newest_valid
 from manyhead.training.observer import Observer
 from manyhead.training.run_folder import RECIPE, RunFolder
@@ -32,10 +32,6 @@ _ANOTHER: dict[Change, str] = {
     "encoder": "another encoder",
     "teachers": "other teachers",
 }
-
-_PLACEMENT = ("data_dir", "device", "threads", "trackers")
-"""Keys that may change when a run goes on: the rows are compared by their hashes, the hardware is the recorded one,
-and trackers only read what the run writes."""
 
 _RATE = "lr"
 """The key of an optimiser that a checkpoint does not hold: a changed one takes effect."""
@@ -75,7 +71,7 @@ class Changes:
 def recipe_to_resume(folder: RunFolder, recipe: Recipe, changes: Changes) -> tuple[Recipe, Recipe]:
     """The run's own recipe, placed as ``recipe``, and that to go on with: ``recipe`` itself, if it may be another."""
     stored = load_recipe(folder.path / RECIPE).recipe
-    stored = stored.with_changes(**{key: getattr(recipe, key) for key in _PLACEMENT})
+    stored = stored.with_changes(**{key: getattr(recipe, key) for key in PLACEMENT})
     diff = _diff(*(recipe_yaml(each).splitlines() for each in (_unpinned(stored, recipe), _unpinned(recipe, recipe))))
     changes.add("recipe", diff)
     return stored, recipe if diff else stored

@@ -96,7 +96,8 @@ class Examples:
         self.task = task
         self.split: Split = split
         self.table = table
-        self.seed = seed
+        dev = task.files.dev
+        self.seed = seed = dev.seed if isinstance(dev, DevFromTrain) and dev.seed is not None else seed
         self.key = f"tasks.{name}.files.{split}"
         self._id = task.id or ("id" if table.columns.count("id") == 1 else None)
         problems = self._column_problems()

@@ -10,6 +10,7 @@ from manyhead.errors import UsageError
 from manyhead.evaluation.statistics.comparison import Comparison, compare_sides
 from manyhead.evaluation.statistics.intervals import LEVEL, RESAMPLES
 from manyhead.evidence.runs import FinishedRun, read_runs
+from manyhead.recipe.schema import PLACEMENT
 
 
 @dataclass(frozen=True)
@@ -169,8 +170,8 @@ def _repeated(runs: Sequence[FinishedRun]) -> list[str]:
 
 
 def _recipe_key(run: FinishedRun) -> str:
-    """What runs of one recipe have in common: all but name and seed, and the data in place of its path."""
-    recipe = run.recipe.model_dump(mode="json", exclude={"name", "seed", "data_dir"})
+    """What runs of one recipe have in common: all but name, seed and where they ran; and the data."""
+    recipe = run.recipe.model_dump(mode="json", exclude={"name", "seed", *PLACEMENT})
     return json.dumps([recipe, run.data], sort_keys=True)
 
 

@@ -25,6 +25,9 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
+PLACEMENT = ("data_dir", "device", "threads", "trackers")
+"""Top-level keys that say where a recipe is run and who watches: with others it is the same recipe."""
+
 FORMAT = 1
 """Version of the recipe format this package reads and writes (key ``manyhead``)."""
 
@@ -189,6 +192,7 @@ class DevFromTrain(Strict):
 
     from_: Literal["train"] = Field(alias="from", description="The split to cut from.")
     fraction: float = Field(gt=0, lt=1, description="Share of the rows that become dev rows.")
+    seed: int | None = Field(default=None, ge=0, lt=2**63, description="Decides which; null: the recipe's seed.")
 
 
 class Files(Strict):
@@ -291,6 +295,14 @@ class Task(Strict):
     def label_cells(self) -> list[Cell]:
         """The cell that stands for each class, in the order of `label_names`; empty for regression."""
         return [] if self.labels is None else list(self.labels)
+
+    def with_dev_seed(self, seed: int) -> Self:
+        """A copy whose dev rows, where they are cut from train by the recipe's seed, are chosen by ``seed``."""
+        dev = self.files.dev
+        if not isinstance(dev, DevFromTrain) or dev.seed is not None:
+            return self
+        pinned = self.files.model_copy(update={"dev": dev.model_copy(update={"seed": seed})})
+        return self.model_copy(update={"files": pinned})
 
 
 class EarlyStopping(Strict):
@@ -445,6 +457,11 @@ class Recipe(Strict):
                 return own or learned
             learned = [*dict.fromkeys([*learned, *own])]
         return learned
+
+    def reseeded(self, seed: int) -> Self:
+        """A copy with another seed that is scored on the same rows: dev rows cut from train stay as they are."""
+        tasks = {name: task.with_dev_seed(self.seed) for name, task in self.tasks.items()}
+        return self.with_changes(seed=seed, tasks=tasks)
 
     def with_changes(self, **changes: Any) -> Self:
         """A copy with top-level keys replaced by already valid values."""

@@ -63,7 +63,7 @@ class Planner:
         """One for each seed: the recipe's, and those after it. Raises `DataError`, and `UsageError` for the hub's."""
         found: list[Draft] = []
         for number in range(self.options.seeds):
-            recipe = loaded.recipe.with_changes(seed=loaded.recipe.seed + number, grid={}, search=None)
+            recipe = loaded.recipe.reseeded(loaded.recipe.seed + number).with_changes(grid={}, search=None)
             rows, data = self.data_of(recipe)
             short = shorten(recipe, self.options.budget, keep_encoder=self._names_encoder(settings))
             found.append(Draft(f"{slug(row)}-seed{recipe.seed}", short, loaded.tables, rows, data))

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from manyhead.recipe.layers import plain
-from manyhead.recipe.schema import Recipe
+from manyhead.recipe.schema import PLACEMENT, Recipe
 from manyhead.studies.schema import Figures
 
-_NO_MATTER = ("name", "data_dir", "device", "threads", "trackers", "grid", "search")
+_NO_MATTER = ("name", "grid", "search", *PLACEMENT)
 """Keys that two runs may differ in and still be the same."""
 _DIGITS = 12
 

@@ -29,12 +29,10 @@ class Side:
 
     def run(self, factor: float, number: int) -> PlannedRun:
         """The run with rates times ``factor`` at seed ``number`` of the recipe's and those after it."""
-        recipe = self.recipe.with_changes(
-            seed=self.recipe.seed + number,
-            stages=[
-                stage.model_copy(update={"optimizer": faster(stage.optimizer, factor)}) for stage in self.recipe.stages
-            ],
-        )
+        stages = [
+            stage.model_copy(update={"optimizer": faster(stage.optimizer, factor)}) for stage in self.recipe.stages
+        ]
+        recipe = self.recipe.reseeded(self.recipe.seed + number).with_changes(stages=stages)
         digest = digest_of(recipe, self.data)
         return PlannedRun(f"{slug(self.name)}-lr{factor:g}-seed{recipe.seed}-{digest}", digest, recipe, self.data)
 
