@@ -18,7 +18,8 @@ from tiny import tiny_encoder
 
 RECIPES = {recipe.name: recipe for recipe in shipped_recipes()}
 COUNTS = {
-    "": 7, "affinity": 1, "balancing": 20, "regularisers": 6, "s1": 18, "s2": 26, "s3": 18, "s4": 39, "schedules": 10, "stages": 6,
+    "": 7, "affinity": 1, "balancing": 20, "regularisers": 6, "s1": 18, "s2": 26, "s3": 18, "s4": 39, "schedules": 10,
+    "stages": 6,
 }  # fmt: skip
 STEPS = 2
 

@@ -429,7 +429,9 @@ def test_cosines_are_those_of_the_rows(encoder: Path) -> None:
     step = step_of(learner)
     named = shared(learner.lesson.model)
     rows = {task: flat(gradients, named) for task, gradients in expected_rows(learner, step).items()}
-    found = take_step(learner, step).cosines
+    result = take_step(learner, step)
+    assert result.grad_norms == pytest.approx({task: float(row.norm()) for task, row in rows.items()}, rel=1e-5)
+    found = result.cosines
     expected = [
         [float(torch.nn.functional.cosine_similarity(one, other, dim=0)) for other in rows.values()]
         for one in rows.values()

@@ -53,7 +53,8 @@ class StepResult:
     """What an update did: mean loss and examples of each task, the gradient's norm before clipping, tokens.
 
     ``cosines`` between the tasks' gradients, in the order of ``losses``, and the gradients' ``grad_norms``, both over
-    the shared parameters, where they are known. A step that is ``skipped`` changed nothing, since a loss or the gradient, whose norm is then NaN, was no finite number.
+    the shared parameters, where they are known. A step that is ``skipped`` changed nothing, since a loss or the
+    gradient, whose norm is then NaN, was no finite number.
     """
 
     losses: dict[str, float]
