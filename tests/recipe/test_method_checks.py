@@ -23,6 +23,7 @@ SLOTS = {
     "schedules": ("stages.0.schedule", False),
     "optimizers": ("stages.0.optimizer", False),
     "rates": ("stages.0.rate", False),
+    "trackers": ("trackers", True),
 }
 STAGE = {"tasks": ["sst"], "epochs": 1}
 

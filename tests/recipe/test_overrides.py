@@ -90,7 +90,7 @@ def test_what_is_no_key(text: str) -> None:
         ("tasks.mood.labels.0=awful", "awful"),
         ("tasks.mood.labels.2=good", "good"),
         ('tasks.mood.labels."0.5"=so-so', "so-so"),
-        ("tasks.mood.files.dev={from: train, fraction: .2}", {"from": "train", "fraction": 0.2}),
+        ("tasks.mood.files.dev={from: train, fraction: .2}", {"from": "train", "fraction": 0.2, "seed": None}),
         ("tasks.near.range=[0, 5]", (0.0, 5.0)),
         ("data_dir='a=b'", None),
         ("name=other", "other"),
