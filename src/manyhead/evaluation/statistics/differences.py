@@ -27,7 +27,7 @@ from manyhead.evaluation.statistics.intervals import (
     resampled_score,
 )
 from manyhead.evaluation.statistics.pairs import mcnemar_p, permutation_p, williams_p
-from manyhead.evaluation.statistics.runs import ExampleVariance, example_variance, run_difference
+from manyhead.evaluation.statistics.runs import ExampleVariance, example_variance, run_difference, without_rounding
 from manyhead.evaluation.statistics.samples import Sample, sample_of
 
 Array = NDArray[Any]
@@ -121,7 +121,7 @@ def model_pair(baseline: Scored, other: Scored, *, resamples: int, seed: int) ->
     metric = baseline.metric
     sign = sign_of(metric)
     sample, generator = sample_of([baseline, other]), generator_of(seed, baseline.task)
-    value = sign * float(sample.scores[1] - sample.scores[0])
+    value = without_rounding(sign * float(sample.scores[1] - sample.scores[0]))
     swapped = sample.swapped(generator, resamples)
     reason = _why_no_bootstrap(baseline, other)
     bootstrap = None if reason else resampled_score(sample, generator, resamples).scaled(sign)

@@ -18,6 +18,7 @@ from scipy.stats import norm, t
 Array = NDArray[Any]
 
 _POWER = 0.8
+_ROUNDING = 1e-12
 _MOST_RUNS = 1_000
 
 
@@ -86,9 +87,15 @@ class RunDifference:
         runs = np.arange(2, _MOST_RUNS + 1)
         by_runs = (self.seeds + self.interaction) * mean / runs
         variance = self.examples + by_runs
-        freedom = len(self.runs) * (runs - 1) * (variance / np.maximum(by_runs, 1e-300)) ** 2
-        enough = np.abs(self.value) >= _reach(np.minimum(freedom, 1e9), level) * np.sqrt(variance)
+        ratio = np.minimum(variance / np.maximum(by_runs, 1e-100), 1e6)
+        freedom = len(self.runs) * (runs - 1) * ratio**2
+        enough = abs(self.value) >= _reach(freedom, level) * np.sqrt(variance)
         return int(runs[enough.argmax()]) if enough.any() else None
+
+
+def without_rounding(difference: float) -> float:
+    """A difference of scores, 0 where there is none but for the rounding of sums."""
+    return difference if abs(difference) > _ROUNDING else 0.0
 
 
 def example_variance(sides: Sequence[Array], counts: Array) -> ExampleVariance:
@@ -117,7 +124,7 @@ def run_difference(scores: Sequence[Array], from_examples: ExampleVariance) -> R
     variance = seeds + beside
     interaction = min(from_examples.interaction, seeds)
     return RunDifference(
-        value=means[-1] - means[0] if len(means) > 1 else means[0],
+        value=without_rounding(means[-1] - means[0]) if len(means) > 1 else means[0],
         variance=variance,
         freedom=freedom * (variance / seeds) ** 2 if seeds > 0 else math.inf,
         examples=beside,
