@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from commands import COMMAND, run
 
-VERBS = ("quickstart", "init", "train", "check", "evaluate", "predict", "report", "study", "recipes")
+VERBS = ("quickstart", "init", "train", "check", "evaluate", "predict", "report", "study", "affinity", "recipes")
 
 
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -19,8 +19,8 @@ Forward = Callable[[Sequence[Part]], dict[str, Tensor]]
 class Balanced:
     """What is known of an update's gradient when it is balanced.
 
-    ``cosines`` (K, K) between the tasks' gradients over the shared parameters, and their ``norms`` (K,) before they were
-    clipped; ``norm`` of the whole before it was clipped, None where it was not.
+    ``cosines`` (K, K) between the tasks' gradients over the shared parameters, and the ``norms`` (K,) that these had
+    before they were clipped; ``norm`` of the whole before it was clipped, None where it was not.
     """
 
     cosines: Tensor | None = None
