@@ -17,8 +17,8 @@ EXAMPLES = (
     "manyhead affinity my-recipe.yaml --json | jq .suggestion",
     "",
     "Was it right? Train every subset of the tasks, then compare:",
-    "  manyhead study subsets --data-dir data/cs224n --out runs/subsets",
-    "  manyhead affinity affinity/subsets --data-dir data/cs224n --measured runs/subsets",
+    "  manyhead study subsets --data-dir data --out runs/subsets",
+    "  manyhead affinity affinity/subsets --data-dir data --measured runs/subsets",
 )
 
 
