@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from commands import document, run, write_recipe
 
-WORDS = ("--examples", "16", "--batch-size", "4", "--warmup-steps", "2")
+WORDS = ("--examples", "16", "--batch-size", "2", "--warmup-steps", "2")
 
 
 def test_it_says_what_agrees_and_what_to_do(recipe: Path) -> None:
@@ -80,7 +80,7 @@ def test_predictions_are_set_beside_what_runs_gained(encoder: Path, tmp_path: Pa
         (("--examples", "0"), "--examples"),
         (("--batch-size", "0"), "--batch-size"),
         (("--warmup-steps", "-1"), "--warmup-steps"),
-        (("--examples", "8", "--batch-size", "4"), "expected 4 or more"),
+        (("--examples", "16", "--batch-size", "4"), "expected 8 or more"),
         (("--set", "stages.0.tasks=[reviews]"), "only reviews is trained"),
         (("--set", "stages.0.pretraining=mlm"), "every stage pretrains on texts"),
         (("--measured", "nowhere"), "holds no finished run"),

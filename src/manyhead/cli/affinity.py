@@ -17,8 +17,8 @@ EXAMPLES = (
     "manyhead affinity my-recipe.yaml --json | jq .suggestion",
     "",
     "Was it right? Train every subset of the tasks, then compare:",
-    "  manyhead study subsets --data-dir data/cs224n --out runs/subsets",
-    "  manyhead affinity affinity/subsets --data-dir data/cs224n --measured runs/subsets",
+    "  manyhead study subsets --data-dir data --out runs/subsets",
+    "  manyhead affinity affinity/subsets --data-dir data --measured runs/subsets",
 )
 
 
@@ -56,10 +56,10 @@ def affinity(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare the tasks' gradients before training: which agree, which conflict, how sure that is.
+    """Ask before training which tasks to train together.
 
-    Suggests groups of tasks to train together, and constants of their losses. Nothing is trained but new heads, for a
-    few steps.
+    Compares the tasks' gradients at the start: which agree, which conflict, how sure that is. Suggests groups of tasks,
+    and constants of their losses. Nothing is trained but new heads, for a few steps.
     """
     from manyhead.recipe.load import load_recipe
     from manyhead.studies.affinity.gradients import Sizes

@@ -35,7 +35,7 @@ from manyhead.training.stage_plan import StagePlan
 from manyhead.training.step import clear_gradients
 from manyhead.training.task_gradients import TaskGradients
 
-FEWEST_BATCHES = 4
+FEWEST_BATCHES = 8
 """Mini-batches of a task below which nothing can be said of their spread."""
 WARMUP_BATCH = 16
 WARMUP_RATE = 1e-3
