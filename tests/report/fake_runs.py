@@ -23,6 +23,7 @@ class FakeTask:
     rows: int
     skill: float
     loss: float
+    columns: tuple[str, ...] = ("text",)
 
     @property
     def kind(self) -> Any:
@@ -48,14 +49,29 @@ class FakeTask:
 
     def recipe(self) -> dict[str, Any]:
         target: dict[str, Any] = {"range": [0, 5]} if self.labels is None else {"labels": self.labels}
-        return {"kind": self.kind, "text": ["text"], "target": "target", "metric": self.metric, **target}
+        return {"kind": self.kind, "text": list(self.columns), "target": "target", "metric": self.metric, **target}
 
 
 SST = FakeTask(
     "sst", {0: "negative", 1: "somewhat negative", 2: "neutral", 3: "somewhat positive", 4: "positive"}, 1101, 0.3, 1.6
 )
-PARA = FakeTask("para", {0: "different", 1: "duplicate"}, 20212, 0.7, 0.7)
-STS = FakeTask("sts", None, 863, 0.85, 4.0)
+PAIR = ("text_1", "text_2")
+PARA = FakeTask("para", {0: "different", 1: "duplicate"}, 20212, 0.7, 0.7, PAIR)
+STS = FakeTask("sts", None, 863, 0.85, 4.0, PAIR)
+WORDS = (
+    "the a of and to in is was it this that with for film story actor scene music plot never not no two seven 12 how "
+    "what why does great dull warm cold funny slow brilliant weak charming tired long short river city dog train"
+).split()
+
+
+def sentences(generator: np.random.Generator, rows: int) -> list[str]:
+    """Texts of 3 to 24 words, a quarter of them questions."""
+    lengths, asks = generator.integers(3, 25, rows).tolist(), (generator.random(rows) < 0.25).tolist()
+    words = generator.integers(len(WORDS), size=(rows, 24)).tolist()
+    return [
+        " ".join(WORDS[word] for word in row[:length]).capitalize() + ("?" if ask else ".")
+        for row, length, ask in zip(words, lengths, asks, strict=True)
+    ]
 
 
 def fabricate(
@@ -95,7 +111,11 @@ def fabricate(
                 task.name: task.loss * (0.45 + 0.55 * math.exp(-5 * done)) * factor
                 for task, factor in zip(tasks, noise, strict=True)
             }
-            record = {"kind": "step", "stage": stage, "step": step, "epoch": 0, "losses": losses, "lr": 1e-5}
+            record = {"kind": "step", "stage": stage, "step": step, "epoch": 0, "losses": losses, "lr": 1e-5 * (1 - done)}
+            record["grad_norm"] = generator.lognormal(0.5, 0.4)
+            if len(tasks) > 1 and step % 5 == 0:
+                product = np.clip(generator.normal(0.1, 0.2, (len(tasks), len(tasks))), -1, 1)
+                record["cosines"] = np.where(np.eye(len(tasks)) > 0, 1.0, (product + product.T) / 2).tolist()
             log.write(json.dumps(record) + "\n")
             if step % every == 0 or step == steps:
                 skill = 1 - math.exp(-4 * done)
@@ -124,20 +144,27 @@ def fabricate(
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
     for task in tasks:
-        _write_predictions(folder, task, dev[task.name], best["predictions"][task.name])
+        write_predictions(folder, task, dev[task.name], best["predictions"][task.name])
     return folder
 
 
-def _write_predictions(folder: Path, task: FakeTask, targets: np.ndarray, predictions: np.ndarray) -> None:
-    cells = list(task.labels or ())
+def write_predictions(folder: Path, task: FakeTask, targets: np.ndarray, predictions: np.ndarray) -> None:
+    """Write the dev predictions of a task; probabilities are surer than they are right."""
+    generator = np.random.default_rng(len(targets))
+    cells, rows = list(task.labels or ()), len(targets)
+    texts = [sentences(generator, rows) for _ in task.columns]
+    sure = generator.beta(6, 2, rows)
     with (folder / "predictions" / f"{task.name}.dev.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         names = [f"probability_{name}" for name in (task.labels or {}).values()]
         extra = ["label", *names] if task.labels else []
-        writer.writerow(["id", "target", "prediction", *extra, "truncated"])
+        writer.writerow(["id", "target", *task.columns, "prediction", *extra, "truncated"])
         for index, (target, guess) in enumerate(zip(targets.tolist(), predictions.tolist(), strict=True)):
+            own = [column[index] for column in texts]
             if task.labels is None:
-                writer.writerow([index, target, guess, index % 97 == 0])
-            else:
-                flat = [round(1 / len(cells), 4)] * len(cells)
-                writer.writerow([index, cells[target], cells[guess], task.labels[cells[guess]], *flat, False])
+                writer.writerow([index, target, *own, guess, int(index % 97 == 0)])
+                continue
+            top = max(sure[index], 1.01 / len(cells))
+            shares = [round((1 - top) / (len(cells) - 1), 6)] * len(cells)
+            shares[guess] = round(top, 6)
+            writer.writerow([index, cells[target], *own, cells[guess], task.labels[cells[guess]], *shares, 0])

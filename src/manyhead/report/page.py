@@ -1,21 +1,26 @@
 """The page itself: the template, filled with what the runs say, and the file it becomes."""
 
 import os
-import re
+from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
+from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from manyhead.errors import UsageError, WriteError
+from manyhead.evaluation.scored import Scored
+from manyhead.report.examples import data_block, gather_examples
 from manyhead.report.read import RUN_FILES, read_run
-from manyhead.report.view import run_part
+from manyhead.report.task_part import MAX_CLASSES
+from manyhead.report.text import decimal, percent, visible
+from manyhead.report.verdict import STANDINGS
+from manyhead.report.view import RunPart, run_part
 
-_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
-"""Characters that reorder or hide text, or may stand in no HTML file."""
-
+_SCRIPT = files("manyhead.report").joinpath("template", "examples.js").read_text(encoding="utf-8").strip()
 
 def build_report(run_dirs: Sequence[Path]) -> str:
     """The report of one run, or of several side by side, as one HTML document that needs nothing else.
@@ -31,8 +36,28 @@ def build_report(run_dirs: Sequence[Path]) -> str:
         lines = [f"{folder}: not a run folder; expected one that holds {', '.join(RUN_FILES)}" for folder in strange]
         raise UsageError("\n".join(lines) or "no run is given; name one run folder or several")
     runs = [run_part(read_run(folder)) for folder in folders]
-    tasks = list(dict.fromkeys(task.name for run in runs for task in run.tasks))
-    return _ENVIRONMENT.get_template("page.html.j2").render(runs=runs, tasks=tasks)
+    examples = gather_examples(_predictions(runs))
+    return _ENVIRONMENT.get_template("page.html.j2").render(
+        runs=runs,
+        standings=STANDINGS,
+        tasks=list(dict.fromkeys(task.name for run in runs for task in run.tasks)),
+        examples=examples,
+        example_places={task.name: place for place, task in enumerate(examples)},
+        data=data_block(examples),
+        script=Markup(_SCRIPT),
+        script_hash=b64encode(sha256(_SCRIPT.encode()).digest()).decode(),
+    )
+
+
+def _predictions(runs: Sequence[RunPart]) -> dict[str, dict[str, Scored]]:
+    """Task to the predictions of each run, by its name; equal names are told apart by a number."""
+    found: dict[str, dict[str, Scored]] = {}
+    for place, run in enumerate(runs, 1):
+        for task in run.tasks:
+            if task.scored is not None and len(task.scored.labels) <= MAX_CLASSES:
+                of_task = found.setdefault(task.name, {})
+                of_task[f"{run.name} ({place})" if run.name in of_task else run.name] = task.scored
+    return found
 
 
 def write_report(run: Path) -> Path:
@@ -58,24 +83,17 @@ def write_report(run: Path) -> Path:
     return path
 
 
-def _visible(value: object) -> object:
+def _seen(value: object) -> object:
     """Any text on its way into the page, with characters that could reorder, hide or break it spelled out."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return _UNSEEN.sub(lambda found: f"\\u{ord(found.group()):04x}", value)
-
-
-def _decimal(value: float | None, sign: str = "-") -> str:
-    """Three decimals, with a true minus; a dash where there is no value."""
-    return "\u2013" if value is None else f"{value:{sign}.3f}".replace("-", "\u2212")
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader("manyhead.report", "template"),
     autoescape=True,
     undefined=StrictUndefined,
-    finalize=_visible,
+    finalize=_seen,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.filters.update(decimal=_decimal, count="{:,}".format)
+_ENVIRONMENT.filters.update(decimal=decimal, count="{:,}".format, percent=percent)

@@ -25,8 +25,8 @@ from numpy.typing import ArrayLike
 
 from manyhead.report.text import visible
 
-WIDTH = 400
-FONT = 11.0
+WIDTH = 360
+FONT = 11.5
 _CHARACTER = 0.58 * FONT
 """Width of a character, on average."""
 
@@ -175,7 +175,7 @@ def _themed(root: ElementTree.Element, chart: Chart) -> Markup:
 
 def _path(element: ElementTree.Element) -> str:
     style = _styled(element)
-    if style in ("fill:none", ""):
+    if style in ("fill:none", "") or not element.get("d"):
         return ""
     data = _rounded(" ".join(str(element.get("d")).split())).replace(" L ", "L").replace("M ", "M").replace(" z", "z")
     return f'<path d="{data}" style="{style}"/>'

@@ -83,7 +83,7 @@ def line_chart(
     per_row = legend_columns(names, WIDTH - 60)
     rows = math.ceil(len(names) / per_row) if len(names) > 1 else 0
     top = 12 + rows * 15 + (14 if marks else 0)
-    with canvas(178 + top + 36, left=width_of(y_texts) + 10, top=top, bottom=36) as (figure, axes):
+    with canvas(168 + top + 36, left=width_of(y_texts) + 10, top=top, bottom=36) as (figure, axes):
         axes.set_xlim(x_low, x_high)
         axes.set_ylim(y_low, y_high)
         axes.set_xticks(x_ticks, [compact(tick) for tick in x_ticks])
@@ -102,7 +102,7 @@ def line_chart(
                 dots(axes, *points.T, colour=COLOURS[line.colour % len(COLOURS)], size=5)
         if rows:
             legend(axes, columns=per_row)
-            axes.get_legend().set_bbox_to_anchor((-0.02, 1.0 + (14 if marks else 0) / 178))
+            axes.get_legend().set_bbox_to_anchor((-0.02, 1.0 + (14 if marks else 0) / 168))
     said = "; ".join(_describe(line) for line in lines if line.style != "noise")
     return Chart(key, title, f"{said}.", figure)
 
@@ -150,7 +150,7 @@ def _look(line: Line) -> dict[str, Any]:
     colour = COLOURS[line.colour % len(COLOURS)]
     dash = DASHES[line.colour % len(DASHES)]
     return {
-        "main": {"color": colour, "linewidth": 2, "linestyle": dash if line.colour else "-"},
+        "main": {"color": colour, "linewidth": 1.8, "linestyle": dash if line.colour else "-"},
         "noise": {"color": colour, "linewidth": 1, "alpha": 0.3, "zorder": 1.5},
         "side": {"color": colour, "linewidth": 1.3, "linestyle": dash},
         "baseline": {"color": SOFT, "linewidth": 1.2, "linestyle": (0, (1, 2.5))},

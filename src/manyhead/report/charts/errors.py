@@ -103,7 +103,7 @@ def scatter_chart(
     everything = np.concatenate([x, y, np.array(bounds or (), np.float64)])
     marks, low, high = ticks(everything, most=5, padded=True)
     texts = [compact(mark) for mark in marks]
-    side = 260
+    side = 232
     with canvas(side + 46, left=width_of(texts) + 28, right=WIDTH - side - width_of(texts) - 28, top=8, bottom=38) as (
         figure,
         axes,
@@ -130,7 +130,7 @@ def reliability_chart(
 
     ``after`` are the bins at the fitted temperature, where there is one.
     """
-    side, marks = 240, [0, 0.25, 0.5, 0.75, 1]
+    side, marks = 220, [0, 0.25, 0.5, 0.75, 1]
     texts = [f"{mark:g}" for mark in marks]
     with canvas(side + 60, left=54, right=WIDTH - side - 54, top=22, bottom=38) as (figure, axes):
         axes.set_xlim(0, 1)
