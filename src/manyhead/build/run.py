@@ -32,7 +32,6 @@ from manyhead.files import read_json, write_json, writing
 from manyhead.inference.model_folder import write_model
 from manyhead.model import MultiTaskModel, build_objective
 from manyhead.recipe.load import LoadedRecipe, recipe_yaml
-from manyhead.report import write_report
 from manyhead.training.checkpoint import Checkpoint
 from manyhead.training.observer import Observer
 from manyhead.training.run_folder import (
@@ -213,6 +212,8 @@ def _run(
 
 def _finish(folder: RunFolder, parts: Parts, runner: StageRunner, final: Evaluation | None) -> None:
     """Writes what a finished run holds. All of it is written again where this was stopped in the middle."""
+    from manyhead.report.page import write_report
+
     at("finish: begins", folder)
     if final is not None:
         _write_dev_predictions(folder, parts, final)

@@ -18,12 +18,10 @@ from manyhead.evaluation.errors.buckets import bucket_edges
 from manyhead.evaluation.errors.mistakes import confidence_of
 from manyhead.evaluation.errors.slices import memberships
 from manyhead.evaluation.scored import Scored
-from manyhead.report.text import visible
+from manyhead.report.text import shortened, visible
 
 BUDGET_BYTES = 1_700_000
 """For the rows of all tasks."""
-MAX_CHARACTERS = 600
-"""Of a text; longer ones are shortened, which is said."""
 _SEED = 0x5A3B1E
 
 
@@ -138,12 +136,6 @@ def _task_examples(name: str, by_run: Mapping[str, Scored], budget_bytes: int) -
         int((~right.all(0)).sum()),
         rows,
     )
-
-
-def shortened(text: str, most: int = MAX_CHARACTERS) -> str:
-    """``text`` in characters that can be seen, cut where it is long, which is said."""
-    cut = text if len(text) <= most else f"{text[:most].rstrip()} … [{len(text):,} characters; shortened]"
-    return visible(cut)
 
 
 def _order(runs: Sequence[Scored], all_right: NDArray[np.bool_]) -> NDArray[np.int64]:

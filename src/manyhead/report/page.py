@@ -1,9 +1,7 @@
 """The page itself: the template, filled with what the runs say, and the file it becomes."""
 
-import os
 from base64 import b64encode
 from collections.abc import Sequence
-from contextlib import suppress
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -11,16 +9,19 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from manyhead.errors import UsageError, WriteError
-from manyhead.evaluation.scored import Scored
-from manyhead.report.examples import data_block, gather_examples
-from manyhead.report.read import RUN_FILES, read_run
-from manyhead.report.task_part import MAX_CLASSES
+from manyhead.files import write_text, writing
+from manyhead.report.content import MAX_PARTS, Report, gather_report
+from manyhead.report.examples import TaskExamples, data_block, gather_examples
 from manyhead.report.text import decimal, percent, visible
 from manyhead.report.verdict import STANDINGS
-from manyhead.report.view import RunPart, run_part
+
+MAX_BYTES = 2_900_000
+"""Of a page."""
+LEAST_EXAMPLES_BYTES = 600_000
+"""Room that charts and tables leave for the examples; where they would not, fewer runs are shown with all parts."""
 
 _SCRIPT = files("manyhead.report").joinpath("template", "examples.js").read_text(encoding="utf-8").strip()
+
 
 def build_report(run_dirs: Sequence[Path]) -> str:
     """The report of one run, or of several side by side, as one HTML document that needs nothing else.
@@ -30,34 +31,7 @@ def build_report(run_dirs: Sequence[Path]) -> str:
     Raises:
         UsageError: No run is given, or a folder holds none of a run's files.
     """
-    folders = [Path(folder) for folder in run_dirs]
-    strange = [folder for folder in folders if not any((folder / name).is_file() for name in RUN_FILES)]
-    if strange or not folders:
-        lines = [f"{folder}: not a run folder; expected one that holds {', '.join(RUN_FILES)}" for folder in strange]
-        raise UsageError("\n".join(lines) or "no run is given; name one run folder or several")
-    runs = [run_part(read_run(folder)) for folder in folders]
-    examples = gather_examples(_predictions(runs))
-    return _ENVIRONMENT.get_template("page.html.j2").render(
-        runs=runs,
-        standings=STANDINGS,
-        tasks=list(dict.fromkeys(task.name for run in runs for task in run.tasks)),
-        examples=examples,
-        example_places={task.name: place for place, task in enumerate(examples)},
-        data=data_block(examples),
-        script=Markup(_SCRIPT),
-        script_hash=b64encode(sha256(_SCRIPT.encode()).digest()).decode(),
-    )
-
-
-def _predictions(runs: Sequence[RunPart]) -> dict[str, dict[str, Scored]]:
-    """Task to the predictions of each run, by its name; equal names are told apart by a number."""
-    found: dict[str, dict[str, Scored]] = {}
-    for place, run in enumerate(runs, 1):
-        for task in run.tasks:
-            if task.scored is not None and len(task.scored.labels) <= MAX_CLASSES:
-                of_task = found.setdefault(task.name, {})
-                of_task[f"{run.name} ({place})" if run.name in of_task else run.name] = task.scored
-    return found
+    return render_page(gather_report(run_dirs))
 
 
 def write_report(run: Path) -> Path:
@@ -67,20 +41,38 @@ def write_report(run: Path) -> Path:
         UsageError: ``run`` is not a run folder.
         WriteError: The file could not be written.
     """
-    page = build_report([run])
-    path = Path(run) / "report.html"
-    partial = path.with_name(".report.html.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise WriteError(f"could not write {path}: {error}") from error
+    return write_page(gather_report([run]), Path(run) / "report.html")
+
+
+def write_page(report: Report, path: Path) -> Path:
+    """Write the page of ``report`` to ``path``, replacing an older one. Raises `WriteError` where it cannot be."""
+    page = render_page(report)
+    with writing(str(path)):
+        write_text(path, page)
     return path
+
+
+def render_page(report: Report) -> str:
+    """The page, with as many rows of examples as fit."""
+    for parts in range(min(MAX_PARTS, len(report.runs)), 0, -1):
+        taken = len(_render(report, parts, []).encode())
+        if taken <= MAX_BYTES - LEAST_EXAMPLES_BYTES:
+            break
+    examples = gather_examples(report.predictions(parts), budget_bytes=max(0, MAX_BYTES - taken))
+    return _render(report, parts, examples)
+
+
+def _render(report: Report, parts: int, examples: Sequence[TaskExamples]) -> str:
+    return _ENVIRONMENT.get_template("page.html.j2").render(
+        report=report,
+        runs=report.runs[:parts],
+        standings=STANDINGS,
+        examples=examples,
+        example_places={task.name: place for place, task in enumerate(examples)},
+        data=data_block(examples),
+        script=Markup(_SCRIPT),
+        script_hash=b64encode(sha256(_SCRIPT.encode()).digest()).decode(),
+    )
 
 
 def _seen(value: object) -> object:

@@ -11,6 +11,7 @@ import numpy as np
 from manyhead.evaluation.metrics import METRICS
 from manyhead.evaluation.scored import Scored
 from manyhead.report.cells import parsed
+from manyhead.report.text import shortened
 
 Row = dict[str | None, Any]
 
@@ -62,7 +63,7 @@ def read_predictions(path: Path, name: str, task: Mapping[str, Any]) -> Predicti
         None if regression else _probabilities(used, list(cells.values())),
         _texts(used),
         np.array([(row.get("truncated") or "").lower() in ("true", "1") for row in used]),
-        tuple(cells.values()),
+        tuple(shortened(name, 80) for name in cells.values()),
         _range(task.get("range")) if regression else None,
     )
     return Predictions(scored, len(rows), len(rows) - len(placed))

@@ -10,9 +10,8 @@ from manyhead.evaluation.scored import Scored
 from manyhead.report.charts.canvas import Chart
 from manyhead.report.charts.errors import confusion_chart, distribution_chart, reliability_chart, scatter_chart
 from manyhead.report.charts.intervals import Row, interval_chart
-from manyhead.report.examples import shortened
 from manyhead.report.matrix import Matrix
-from manyhead.report.text import decimal, percent
+from manyhead.report.text import decimal, percent, shortened
 
 MAX_LISTED = 8
 """Examples a list shows; the table of examples has the others."""
@@ -93,7 +92,7 @@ def _matrix(found: ErrorAnalysis) -> Matrix | None:
 
 
 def _distribution(found: ErrorAnalysis) -> list[Chart]:
-    title = "How often: target and predicted"
+    title = "Distribution of targets and predictions"
     if found.confusion is not None:
         confusion = found.confusion
         return [distribution_chart("distribution", title, confusion.labels, confusion.true, confusion.predicted)]
@@ -118,7 +117,7 @@ def _reliability(found: ErrorAnalysis) -> list[Chart]:
         return []
     bins = [(b.n, b.confidence, b.accuracy) for b in found.calibration.bins]
     filled = [(n, sure, right) for n, sure, right in bins if sure is not None and right is not None]
-    title = "Is it as right as it is sure?"
+    title = "Calibration: is it as right as it is sure?"
     return [reliability_chart("reliability", title, filled, found.calibration.ece)]
 
 

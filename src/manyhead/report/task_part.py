@@ -45,8 +45,10 @@ class TaskPart:
         return self.scores[0]
 
 
-def task_part(run: Run, task: str, primary: str, dev: Mapping[str, Any], baseline: Mapping[str, Any]) -> TaskPart:
-    """Arrange what the run says of ``task``: its scores on ``dev``, and the majority baseline's."""
+def task_part(
+    run: Run, task: str, primary: str, dev: Mapping[str, Any], baseline: Mapping[str, Any], *, with_errors: bool = True
+) -> TaskPart:
+    """Arrange what the run says of ``task``: its scores on ``dev``, the majority baseline's, and its errors."""
     recipe = mapping(mapping(run.recipe.get("tasks")).get(task))
     predictions = run.predictions.get(task)
     scored = None if predictions is None else predictions.scored
@@ -55,7 +57,7 @@ def task_part(run: Run, task: str, primary: str, dev: Mapping[str, Any], baselin
     errors, doubts = None, _doubts(scores[0], predictions)
     if scored is not None and len(scored.labels) > MAX_CLASSES:
         doubts.append(f"It has {len(scored.labels):,} classes; errors are looked at for up to {MAX_CLASSES:,}.")
-    elif scored is not None:
+    elif scored is not None and with_errors:
         analysis = analyse(scored)
         errors = task_errors(scored, analysis)
         if analysis.calibration is not None and analysis.calibration.ece > POOR_CALIBRATION:

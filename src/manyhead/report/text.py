@@ -6,9 +6,19 @@ _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028-\u2
 """Characters that reorder or hide text, or may stand in no HTML file."""
 
 
+MAX_CHARACTERS = 600
+"""Of a text of an example."""
+
+
 def visible(text: str) -> str:
     """``text`` with characters that could reorder, hide or break it spelled out."""
     return _UNSEEN.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+def shortened(text: str, most: int = MAX_CHARACTERS) -> str:
+    """``text`` in characters that can be seen, cut where it is long, which is said."""
+    cut = text if len(text) <= most else f"{text[:most].rstrip()} … [{len(text):,} characters; shortened]"
+    return visible(cut)
 
 
 def decimal(value: float | None, sign: str = "-") -> str:

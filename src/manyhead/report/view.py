@@ -37,12 +37,15 @@ class RunPart:
     recipe: str
 
 
-def run_part(run: Run) -> RunPart:
-    """Arrange what was read of ``run``."""
+def run_part(run: Run, *, with_errors: bool = True) -> RunPart:
+    """Arrange what was read of ``run``; looking at errors takes most of the time."""
     dev, baseline = _dev_scores(run), mapping(mapping(run.summary.get("baseline")).get("tasks"))
     primary = {task: _primary(run, task) for task in run.tasks}
     tasks = [
-        task_part(run, task, primary[task], mapping(dev.get(task)), mapping(baseline.get(task))) for task in primary
+        task_part(
+            run, task, primary[task], mapping(dev.get(task)), mapping(baseline.get(task)), with_errors=with_errors
+        )
+        for task in primary
     ]
     return RunPart(
         name=_text(run.summary.get("name") or run.recipe.get("name") or run.folder.name),
@@ -108,7 +111,7 @@ def _interval_chart(tasks: list[TaskPart]) -> Chart | None:
         for name, score in scores.items()
         if score.value is not None and score.metric in METRICS and METRICS[score.metric].bounded
     ]
-    return interval_chart("intervals", "Dev scores and their 95 % intervals", rows)
+    return interval_chart("intervals", "Dev scores and their 95 % intervals", rows)
 
 
 def _charts(run: Run) -> list[Chart]:
@@ -118,20 +121,18 @@ def _charts(run: Run) -> list[Chart]:
         for colour, (name, style) in enumerate((("overall", "main"), ("overall_raw", "side")))
     ]
     cosines = [
-        line
-        for colour, ((first, second), points) in enumerate(list(run.cosines.items())[:MAX_LINES])
-        for line in trend(f"{first} and {second}", points, colour)
-        if len(run.cosines) <= 3 or line.style != "noise"
+        trend(f"{first} and {second}", points, colour)[-1]
+        for colour, ((first, second), points) in enumerate(list(run.cosines.items())[: MAX_LINES - 1])
     ]
     if cosines:
         steps = [step for line in cosines for step, _ in line.points]
-        cosines.append(Line("no conflict above", [(min(steps), 0.0), (max(steps), 0.0)], "baseline"))
+        cosines.append(Line("below it, they conflict", [(min(steps), 0.0), (max(steps), 0.0)], "baseline"))
     common: dict[str, Any] = {"span": run.span, "stages": run.stages}
     charts = [
         line_chart("overall", "Overall on dev", lines[::-1] if len(run.evaluations) > 1 else [], best=best, **common),
+        line_chart("conflict", "Cosines between the tasks' gradients", cosines, **common),
         line_chart("rate", "Learning rate", [Line("learning rate", run.rates)], **common),
         line_chart("norm", "Gradient norm", trend("gradient norm", run.norms), **common),
-        line_chart("conflict", "Cosines between the tasks' gradients", cosines, **common),
     ]
     return [chart for chart in charts if chart is not None]
 

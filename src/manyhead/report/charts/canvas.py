@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -76,6 +77,7 @@ class Chart:
     description: str
     figure: Figure
 
+    @cached_property
     def svg(self) -> Markup:
         """The chart for the page: its colours are the page's variables, its fonts the page's, its ids none."""
         with _drawing():

@@ -80,7 +80,7 @@ def line_chart(
     marks = [(step, text) for step, text in marks if x_low <= step <= x_high]
 
     names = [short(line.name, 28) for line in lines if line.style != "noise"]
-    per_row = legend_columns(names, WIDTH - 60)
+    per_row = legend_columns(names, WIDTH - 40)
     rows = math.ceil(len(names) / per_row) if len(names) > 1 else 0
     top = 12 + rows * 15 + (14 if marks else 0)
     with canvas(168 + top + 36, left=width_of(y_texts) + 10, top=top, bottom=36) as (figure, axes):
@@ -97,7 +97,7 @@ def line_chart(
             side = "right" if step > x_low + 0.8 * (x_high - x_low) else "left"
             axes.annotate(text, (step, y_high), xytext=(0, 3), textcoords="offset points", ha=side, fontsize=FONT - 1)
         for line, points in zip(lines, columns, strict=True):
-            axes.plot(*points.T, **_look(line), clip_on=False, label=short(line.name, 28) if rows else None)
+            axes.plot(*points.T, **_look(line), clip_on=False, label=short(line.name, 28) if rows and line.style != "noise" else None)
             if line.style in ("main", "side") and len(points) <= TREND_POINTS / 2:
                 dots(axes, *points.T, colour=COLOURS[line.colour % len(COLOURS)], size=5)
         if rows:

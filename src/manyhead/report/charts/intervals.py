@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 
-from manyhead.report.charts.canvas import COLOURS, FONT, INK, LINE, SOFT, WIDTH, Chart, canvas, compact, dots, short
+from manyhead.report.charts.canvas import COLOURS, GROUND, INK, LINE, Chart, canvas, compact, dots, short
 from manyhead.report.charts.curves import ticks
 from manyhead.report.text import decimal
 
-ROW = 26
-NAME_CHARACTERS = 20
+ROW = 36
+NAME_CHARACTERS = 40
 
 
 @dataclass(frozen=True)
@@ -46,39 +47,35 @@ def interval_chart(
         return None
     ends = [end for row in rows for end in (row.low, row.high, row.value, row.baseline, line) if end is not None]
     x_ticks, low, high = ticks(np.array(ends), most=5, padded=True)
-    names = [short(row.name, NAME_CHARACTERS) for row in rows]
-    left = 12 + max(len(name) for name in names) * 0.56 * FONT
     has_reference = line is not None or any(row.baseline is not None for row in rows)
-    top = 24 if has_reference else 8
-    height = ROW * len(rows)
-    with canvas(height + top + 26, left=left, right=46, top=top, bottom=26) as (figure, axes):
+    top, bottom = (22 if has_reference else 4), 24
+    with canvas(ROW * len(rows) + top + bottom, left=8, right=8, top=top, bottom=bottom) as (figure, axes):
         axes.set_xlim(low, high)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_ylim(len(rows) - 0.3, -0.7)
         axes.set_xticks(x_ticks, [compact(tick) for tick in x_ticks])
-        axes.set_yticks(range(len(rows)), names, color=INK)
+        axes.set_yticks([])
         axes.spines[["left", "bottom"]].set_visible(False)
         for tick in x_ticks:
-            axes.plot([tick, tick], [-0.5, len(rows) - 0.5], color=LINE, linewidth=1, zorder=0, clip_on=False)
+            axes.plot([tick, tick], axes.get_ylim(), color=LINE, linewidth=1, zorder=0, clip_on=False)
         if line is not None:
-            axes.plot([line, line], [-0.5, len(rows) - 0.5], color=COLOURS[1], linewidth=1.5, zorder=1, clip_on=False)
+            axes.plot([line, line], axes.get_ylim(), color=COLOURS[1], linewidth=1.5, zorder=1, clip_on=False)
         for place, row in enumerate(rows):
-            if row.low is not None and row.high is not None:
-                axes.plot([row.low, row.high], [place, place], color=COLOURS[0], linewidth=2, clip_on=False)
-            if row.baseline is not None:
-                ends = (place - 0.3, place + 0.3)
-                axes.plot([row.baseline] * 2, ends, color=COLOURS[1], linewidth=2, zorder=2.5, clip_on=False)
-            axes.annotate(
-                decimal(row.value), (1, place), xycoords=("axes fraction", "data"), xytext=(8, 0),
-                textcoords="offset points", va="center", color=INK,
-            )  # fmt: skip
+            _draw(axes, place, row)
         dots(axes, [row.value for row in rows], range(len(rows)), colour=COLOURS[0], size=8)
         if has_reference:
-            _key(axes, reference, WIDTH - left - 46, height)
+            at = {"xycoords": "axes fraction", "xytext": (0, 7), "textcoords": "offset points"}
+            axes.annotate(f"|  {reference}", (0, 1), color=COLOURS[1], **at)
     return Chart(key, title, "; ".join(row.describe() for row in rows) + ".", figure)
 
 
-def _key(axes, reference: str, width: float, height: float) -> None:
-    """What the strokes mean, above the rows."""
-    axes.annotate(
-        f"|  {reference}", (0, 1), xycoords="axes fraction", xytext=(0, 6), textcoords="offset points", color=COLOURS[1]
-    )
+def _draw(axes: Axes, place: int, row: Row) -> None:
+    """A row: its name and value, and beneath them its interval and what it is held against."""
+    if row.low is not None and row.high is not None:
+        axes.plot([row.low, row.high], [place, place], color=COLOURS[0], linewidth=2, clip_on=False)
+    if row.baseline is not None:
+        axes.plot([row.baseline] * 2, (place - 0.2, place + 0.2), color=COLOURS[1], linewidth=2, zorder=2.5, clip_on=False)
+    for x, text, side in ((0, short(row.name, NAME_CHARACTERS), "left"), (1, decimal(row.value), "right")):
+        axes.annotate(
+            text, (x, place - 0.32), xycoords=("axes fraction", "data"), va="center", ha=side, color=INK,
+            bbox={"facecolor": GROUND, "edgecolor": "none", "pad": 0.5},
+        )  # fmt: skip
