@@ -103,7 +103,7 @@ def _drawing() -> Iterator[None]:
 
 @contextmanager
 def canvas(
-    height: float, *, left: float = 40, right: float = 14, top: float = 12, bottom: float = 34, width: float = WIDTH
+    height: float, *, left: float = 40, right: float = 18, top: float = 12, bottom: float = 34, width: float = WIDTH
 ) -> Iterator[tuple[Figure, Axes]]:
     """A figure and its axes inside margins, drawn on in our style."""
     with _drawing():
@@ -132,12 +132,13 @@ def compact(value: float) -> str:
 
 
 def dots(axes: Axes, x: ArrayLike, y: ArrayLike, *, colour: str, size: float = 5, alpha: float = 1.0) -> None:
-    """Points as one path: strokes without length, ended by round caps."""
+    """Points as one path: strokes of next to no length, ended by round caps."""
     points = np.column_stack([np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)])
     if not len(points):
         return
-    codes = np.tile([Outline.MOVETO, Outline.LINETO], len(points))
-    outline = Outline(np.repeat(points, 2, axis=0), codes)
+    low, high = axes.get_xlim()
+    ends = np.stack([points, points + [1e-4 * (high - low), 0]], axis=1)
+    outline = Outline(ends.reshape(-1, 2), np.tile([Outline.MOVETO, Outline.LINETO], len(points)))
     patch = PathPatch(outline, fill=False, edgecolor=colour, linewidth=size, alpha=alpha, capstyle="round", zorder=3)
     patch.set_clip_on(False)
     axes.add_patch(patch)

@@ -145,11 +145,11 @@ def reliability_chart(
         for n, confidence, accuracy in bins:
             axes.plot([confidence] * 2, [confidence, accuracy], color=COLOURS[0], alpha=0.35, linewidth=2, clip_on=False)
             dots(axes, [confidence], [accuracy], colour=COLOURS[0], size=4 + 10 * (n / total) ** 0.5)
-        axes.plot([], [], color=COLOURS[0], linewidth=2, label="as predicted")
         if after:
+            axes.plot([], [], color=COLOURS[0], linewidth=2, label="as predicted")
             _, x, y = zip(*after, strict=True)
             axes.plot(x, y, color=COLOURS[1], linewidth=1.5, linestyle=(0, (5, 2)), clip_on=False, label="at the temperature")
-        legend(axes, columns=2)
+            legend(axes, columns=2)
     said = "; ".join(
         f"{n:,} examples at a mean of {percent(confidence)}: {percent(accuracy)} right" for n, confidence, accuracy in bins
     )

@@ -49,7 +49,7 @@ def interval_chart(
     x_ticks, low, high = ticks(np.array(ends), most=5, padded=True)
     has_reference = line is not None or any(row.baseline is not None for row in rows)
     top, bottom = (22 if has_reference else 4), 24
-    with canvas(ROW * len(rows) + top + bottom, left=8, right=8, top=top, bottom=bottom) as (figure, axes):
+    with canvas(ROW * len(rows) + top + bottom, left=16, right=16, top=top, bottom=bottom) as (figure, axes):
         axes.set_xlim(low, high)
         axes.set_ylim(len(rows) - 0.3, -0.7)
         axes.set_xticks(x_ticks, [compact(tick) for tick in x_ticks])
