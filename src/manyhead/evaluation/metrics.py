@@ -74,8 +74,13 @@ def exact_match(predictions: ArrayLike, targets: ArrayLike, range: Range = (-mat
 
     Halves round up. Targets are not clipped.
     """
+    return float(np.mean(exact_matches(predictions, targets, range)))
+
+
+def exact_matches(predictions: ArrayLike, targets: ArrayLike, range: Range = (-math.inf, math.inf)) -> Array:
+    """Which examples `exact_match` counts: (E,) bool."""
     predicted, actual = _number_columns(predictions, targets)
-    return float(np.mean(_round_half_up(np.clip(predicted, *range)) == _round_half_up(actual)))
+    return _round_half_up(np.clip(predicted, *range)) == _round_half_up(actual)
 
 
 def mse(predictions: ArrayLike, targets: ArrayLike) -> float:
