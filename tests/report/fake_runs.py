@@ -53,11 +53,11 @@ class FakeTask:
 
 
 SST = FakeTask(
-    "sst", {0: "negative", 1: "somewhat negative", 2: "neutral", 3: "somewhat positive", 4: "positive"}, 1101, 0.3, 1.6
+    "sst", {0: "negative", 1: "somewhat negative", 2: "neutral", 3: "somewhat positive", 4: "positive"}, 130, 0.3, 1.6
 )
 PAIR = ("text_1", "text_2")
-PARA = FakeTask("para", {0: "different", 1: "duplicate"}, 20212, 0.7, 0.7, PAIR)
-STS = FakeTask("sts", None, 863, 0.85, 4.0, PAIR)
+PARA = FakeTask("para", {0: "different", 1: "duplicate"}, 200, 0.7, 0.7, PAIR)
+STS = FakeTask("sts", None, 110, 0.85, 4.0, PAIR)
 WORDS = (
     "the a of and to in is was it this that with for film story actor scene music plot never not no two seven 12 how "
     "what why does great dull warm cold funny slow brilliant weak charming tired long short river city dog train"
@@ -78,8 +78,8 @@ def fabricate(
     folder: Path,
     tasks: Sequence[FakeTask] = (SST, PARA, STS),
     *,
-    steps: int = 1200,
-    evaluations: int = 10,
+    steps: int = 60,
+    evaluations: int = 4,
     finished: bool = True,
     stages: Sequence[str] = ("multitask",),
     seed: int = 13,
