@@ -124,6 +124,14 @@ def manifest_problem(folder: Path, needed: Collection[str] = (), *, others: bool
     return f"{changed[0]} is not what was written (its sha256 differs)" if changed else None
 
 
+def is_listed(folder: Path, name: str) -> bool:
+    """Whether the manifest in ``folder`` lists ``name``; no if it cannot be read, which `manifest_problem` tells."""
+    try:
+        return name in _listed(folder / MANIFEST)
+    except (OSError, ValueError):
+        return False
+
+
 def _listed(manifest: Path) -> dict[str, tuple[int, str]]:
     """Size and sha256 by file name. Raises ValueError where they cannot be read."""
     if not manifest.is_file():

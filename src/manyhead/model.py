@@ -40,6 +40,8 @@ class MultiTaskModel(nn.Module):
     Parameters are named by these parts: ``encoder.``, ``pooling.``, ``projections.``, ``experts.``, ``heads.``.
     ``fixed`` names those that never train, because experts do in their place. ``autocast`` is the type of the encoder's
     matrix products while its weights stay in fp32 (None: their own type). Pooling, heads and outputs are always fp32.
+    ``temperatures`` divide a task's outputs, behind its threshold, before they become probabilities; they are not saved
+    with the weights.
     """
 
     def __init__(self, trunk: Trunk, heads: Mapping[str, nn.Module], thresholds: Collection[str] = ()) -> None:
@@ -53,6 +55,7 @@ class MultiTaskModel(nn.Module):
         for task in thresholds:
             self.thresholds.register_buffer(task_key(task), torch.zeros(()))
         self.autocast: torch.dtype | None = None
+        self.temperatures: dict[str, float] = {}
         own = {f"encoder.{name}" for name, _ in self.encoder.named_parameters()}
         self.fixed = frozenset(own if trunk.freezes_encoder else ())
         for name, parameter in self.named_parameters():
@@ -83,6 +86,10 @@ class MultiTaskModel(nn.Module):
     def token_states(self, batch: PackedBatch) -> Tensor:
         """States (T, D) of the encoder's last layer, whichever layer is pooled, fp32."""
         return self._states(batch, None, self.encoder.n_layers).hidden
+
+    def pooled_states(self, batch: PackedBatch) -> TokenStates:
+        """States (T, D) of the layer that is pooled, fp32, with received attention where the encoder captures it."""
+        return self._states(batch, None, self.encoder.layer)
 
     def word_embeddings(self) -> Tensor:
         """The encoder's word embeddings (V, D)."""

@@ -1,11 +1,12 @@
 """Training a recipe in a run folder, from the start or from where it was left."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from manyhead.build.calibrating import ScoredRows, calibrate, calibrated, saved_calibration
 from manyhead.build.parts import Parts, read_parts
 from manyhead.build.plan import new_model, plan_stages
 from manyhead.build.resuming import (
@@ -25,8 +26,10 @@ from manyhead.data.selection import picking_rows, scored_rows
 from manyhead.data.task_data import TaskData
 from manyhead.data.texts import texts_of
 from manyhead.errors import DivergedError, StoppedError, UsageError
+from manyhead.evaluation.errors.calibration import Temperature
 from manyhead.evaluation.evaluate import Evaluation, evaluate
 from manyhead.evaluation.predictions import write_predictions
+from manyhead.evaluation.sentence_map import map_task
 from manyhead.faults import at
 from manyhead.files import read_json, write_json, writing
 from manyhead.inference.model_folder import write_model
@@ -35,6 +38,7 @@ from manyhead.recipe.load import LoadedRecipe, recipe_yaml
 from manyhead.training.checkpoint import Checkpoint
 from manyhead.training.observer import Observer
 from manyhead.training.run_folder import (
+    MAPS,
     MODEL,
     PREDICTIONS,
     RECIPE,
@@ -178,7 +182,7 @@ def _run(
             watcher.evaluating(at("evaluation: a batch", done), total)
             stop.check()
 
-        return evaluate(model, recipe, rows, objectives, tick=scored) if rows else None
+        return evaluate(model, recipe, rows, objectives, keep_outputs=recipe.calibrate, tick=scored) if rows else None
 
     primary = {name: task.metric for name, task in recipe.tasks.items()}
     runner = StageRunner(
@@ -198,19 +202,34 @@ def _run(
             runner.resume(checkpoint)
         runner.run()
         final = (runner.best_evaluation if recipe.select_on is None else None) or score(dev)
-        _finish(folder, parts, runner, final)
+        calibration: dict[str, Temperature] = {}
+        if recipe.calibrate and final is not None:
+            picked = final if recipe.select_on is None else runner.best_evaluation or score(picking)
+            assert picked is not None
+            rows = ScoredRows(picking, picked), ScoredRows(dev, final)
+            calibration = calibrate(model, recipe, objectives, *rows)
+            final = calibrated(model, objectives, final)
+        _finish(folder, parts, runner, final, calibration=calibration, tick=lambda _: stop.check())
     except DivergedError as error:
         folder.update_state(status="diverged", reason=str(error))
         raise
     except Interruption:
         folder.update_state(status="stopped")
         raise
-    summary = summary_of(parts, runner, final)
+    summary = summary_of(parts, runner, final, calibration)
     watcher.finished(summary)
     return Run(folder.path, summary)
 
 
-def _finish(folder: RunFolder, parts: Parts, runner: StageRunner, final: Evaluation | None) -> None:
+def _finish(
+    folder: RunFolder,
+    parts: Parts,
+    runner: StageRunner,
+    final: Evaluation | None,
+    *,
+    calibration: Mapping[str, Temperature],
+    tick: Callable[[int], None],
+) -> None:
     """Writes what a finished run holds. All of it is written again where this was stopped in the middle."""
     from manyhead.report.page import write_report
 
@@ -219,10 +238,15 @@ def _finish(folder: RunFolder, parts: Parts, runner: StageRunner, final: Evaluat
         _write_dev_predictions(folder, parts, final)
     if not (folder.path / MODEL).exists():
         recipe = (folder.path / RECIPE).read_text(encoding="utf-8")
-        write_model(folder.path / MODEL, runner.model, recipe, folder.encoder)
+        saved = saved_calibration(parts.recipe, calibration)
+        write_model(folder.path / MODEL, runner.model, recipe, folder.encoder, saved)
     at("finish: the model is written", folder)
+    dev = scored_rows(parts.recipe, parts.split("dev"))
+    maps = {name: map_task(runner.model, parts.recipe, data, tick=tick).as_dict() for name, data in dev.items()}
+    with writing(str(folder.path / MAPS)):
+        write_json(folder.path / MAPS, {"tasks": maps})
     with writing(str(folder.path / SUMMARY)):
-        write_json(folder.path / SUMMARY, summary_of(parts, runner, final))
+        write_json(folder.path / SUMMARY, summary_of(parts, runner, final, calibration))
     write_report(folder.path)
     at("finish: the report is written", folder)
     folder.update_state(status="finished", finished=now())

@@ -2,17 +2,20 @@
 
 import hashlib
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from manyhead.build.calibrating import told_calibration
 from manyhead.build.parts import Parts
 from manyhead.build.teachers import teacher_hashes
 from manyhead.build.trainable import stage_parameters
 from manyhead.data.selection import scored_rows
 from manyhead.encoder.source import locate_encoder
 from manyhead.errors import UsageError
+from manyhead.evaluation.errors.calibration import Temperature
 from manyhead.evaluation.evaluate import Evaluation
 from manyhead.evaluation.metrics import majority_baseline, task_scores
 from manyhead.files import sha256_of
@@ -38,7 +41,9 @@ def state_of(parts: Parts) -> dict[str, Any]:
     }
 
 
-def summary_of(parts: Parts, runner: StageRunner, final: Evaluation | None) -> dict[str, Any]:
+def summary_of(
+    parts: Parts, runner: StageRunner, final: Evaluation | None, calibration: Mapping[str, Temperature]
+) -> dict[str, Any]:
     """summary.json: dev scores of the best weights beside the baseline, and what training them took."""
     progress = runner.progress
     return {
@@ -50,6 +55,7 @@ def summary_of(parts: Parts, runner: StageRunner, final: Evaluation | None) -> d
         "overall_raw": None if final is None else final.overall_raw,
         "baseline": {"tasks": _baseline(parts)},
         "primary": dict(runner.primary),
+        "calibration": told_calibration(parts.recipe, calibration),
         "best": {
             "stage": runner.plans[progress.stage].options.name,
             "step": progress.best_step,

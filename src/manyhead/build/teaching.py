@@ -54,6 +54,7 @@ def _foreign_predictions(
     """Predictions of a run or model of ours, which reads the texts with its own tokenizer."""
     stored = read_model(teacher_folder(teacher), plugins=parts.recipe.plugins)
     model = stored.model.to(parts.hardware.device)
+    model.temperatures = {}  # the stage says at which temperature its teachers count
     freeze_for_inference(model, parts.hardware.autocast)
     found: dict[str, TaskPredictions] = {}
     for name in rows.keys() & stored.recipe.tasks.keys():

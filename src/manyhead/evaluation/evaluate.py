@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from manyhead.data.task_data import TaskData
 from manyhead.evaluation.metrics import constant_sides, overall, task_scores
 from manyhead.inference.frozen import FrozenModel, frozen
-from manyhead.inference.outputs import TaskPredictions, predict_store
+from manyhead.inference.outputs import Floats, TaskPredictions, raw_outputs, read_outputs
 from manyhead.model import MultiTaskModel
 from manyhead.objectives.base import Objective
 from manyhead.recipe.schema import Recipe
@@ -19,7 +19,8 @@ class Evaluation:
     """Scores per task and over tasks; ``predictions`` are kept by task for files and reports.
 
     ``overall`` maps correlations to (r + 1) / 2, ``overall_raw`` does not; None where a task is absent or unbounded.
-    ``constant`` tells by task what makes its correlations 0 by definition: see `constant_sides`.
+    ``constant`` tells by task what makes its correlations 0 by definition: see `constant_sides`. ``outputs`` (E, O) are
+    what the heads gave, by task, where they were to be kept.
     """
 
     tasks: Scores
@@ -27,6 +28,7 @@ class Evaluation:
     overall_raw: float | None
     predictions: Mapping[str, TaskPredictions] = field(repr=False)
     constant: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]], repr=False)
+    outputs: Mapping[str, Floats] = field(default_factory=dict[str, Floats], repr=False)
 
     def as_dict(self) -> dict[str, object]:
         """The JSON of ``manyhead evaluate``."""
@@ -39,6 +41,7 @@ def evaluate(
     data: Mapping[str, TaskData],
     objectives: Mapping[str, Objective],
     *,
+    keep_outputs: bool = False,
     tick: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Scores ``model`` on one split of each task in ``data``; all must have targets."""
@@ -46,11 +49,14 @@ def evaluate(
     scores: Scores = {}
     predictions: dict[str, TaskPredictions] = {}
     constant: dict[str, tuple[str, ...]] = {}
+    kept: dict[str, Floats] = {}
     for name, split in data.items():
-        task = recipe.tasks[name]
-        found = predict_store(
-            ready, name, split.tokens, objectives[name], segment_ids=recipe.encoder.segment_ids, tick=tick
-        )
+        task, objective = recipe.tasks[name], objectives[name]
+        segment_ids = recipe.encoder.segment_ids
+        outputs = raw_outputs(ready, name, split.tokens, objective.outputs, segment_ids=segment_ids, tick=tick)
+        found = read_outputs(ready, name, objective, outputs)
+        if keep_outputs:
+            kept[name] = outputs
         if split.targets is None:
             raise ValueError(f"the {split.split} split of {name} has no targets")
         predictions[name] = found
@@ -58,4 +64,4 @@ def evaluate(
         scores[name] = task_scores(task.kind, found.values, split.targets, task.range, len(task.label_names))
     primary = {name: task.metric for name, task in recipe.tasks.items()}
     mean, raw = overall(scores, primary)
-    return Evaluation(scores, mean, raw, predictions, constant)
+    return Evaluation(scores, mean, raw, predictions, constant, kept)

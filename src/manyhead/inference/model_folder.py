@@ -1,14 +1,15 @@
 """A trained model on disk: recipe.yaml, weights.safetensors, encoder/ with configuration and tokenizer, manifest.json.
 
 The manifest proves that these files belong together: neither another recipe's labels nor another model's weights can
-take their places unnoticed. A run has the same recipe.yaml and encoder/; until its model/ exists, the weights are those
-of its best checkpoint.
+take their places unnoticed. Where probabilities have a temperature, calibration.json, which is listed as well, has it.
+A run has the same recipe.yaml and encoder/; until its model/ exists, the weights are those of its best checkpoint.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 from transformers import PretrainedConfig
@@ -17,7 +18,8 @@ from manyhead.encoder.foreign import code_notes
 from manyhead.encoder.load import read_config
 from manyhead.encoder.tokenizer import TOKENIZER_FILES, check_tokenizer, load_tokenizer, save_tokenizer
 from manyhead.errors import CheckpointError, ManyheadError, RecipeError
-from manyhead.files import manifest_problem, new_folder, write_manifest, writing
+from manyhead.files import is_listed, manifest_problem, new_folder, write_json, write_manifest, writing
+from manyhead.inference.temperatures import CALIBRATION, read_temperatures
 from manyhead.model import MultiTaskModel, build_model, empty_model, load_weights, save_weights
 from manyhead.recipe.schema import Recipe, Tables
 from manyhead.recipe.stored import load_stored_recipe
@@ -47,8 +49,17 @@ def save_encoder_files(source: Path, config: PretrainedConfig, tokenizer: Tokeni
     save_tokenizer(source, tokenizer, folder)
 
 
-def write_model(folder: Path, model: MultiTaskModel, recipe_text: str, encoder_files: Path) -> None:
-    """Writes the self-contained model folder; ``encoder_files`` is a run's or a model's encoder/."""
+def write_model(
+    folder: Path,
+    model: MultiTaskModel,
+    recipe_text: str,
+    encoder_files: Path,
+    calibration: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Writes the self-contained model folder; ``encoder_files`` is a run's or a model's encoder/.
+
+    ``calibration``: of each task that has a temperature, that and what it was fitted on.
+    """
     with writing(str(folder)), new_folder(folder) as temporary:
         (temporary / RECIPE).write_text(recipe_text, encoding="utf-8")
         (temporary / ENCODER).mkdir()
@@ -56,6 +67,8 @@ def write_model(folder: Path, model: MultiTaskModel, recipe_text: str, encoder_f
             if path.is_file():
                 (temporary / ENCODER / path.name).write_bytes(path.read_bytes())
         save_weights(model, temporary / WEIGHTS)
+        if calibration:
+            write_json(temporary / CALIBRATION, {"tasks": calibration})
         write_manifest(temporary)
 
 
@@ -93,6 +106,7 @@ def read_model(path: Path, *, plugins: Sequence[str] = ()) -> StoredModel:
         load_weights(model, weights)
     except CheckpointError as error:
         raise CheckpointError(f"{error}; copy the model again, or use another") from error
+    model.temperatures = read_temperatures(folder, recipe.tasks)
     return StoredModel(model.eval(), recipe, tables, tokenizer, folder)
 
 
@@ -111,6 +125,8 @@ def model_in(path: Path) -> Path:
 def _check_whole(folder: Path, weights: Path) -> None:
     """Raises `CheckpointError` where a model folder, or the weights of a run's best checkpoint, are not as written."""
     needed = {folder: [RECIPE, _CONFIG, _TOKENIZER]}
+    if (folder / CALIBRATION).exists() or is_listed(folder, CALIBRATION):
+        needed[folder].append(CALIBRATION)
     needed.setdefault(weights.parent, []).append(WEIGHTS)
     for place, names in needed.items():
         problem = manifest_problem(place, names, others=False)

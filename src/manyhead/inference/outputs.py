@@ -36,14 +36,20 @@ Read = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class TaskPredictions:
-    """Predictions of E examples in their order: ``probabilities`` (E, C), or ``scores`` (E,) for a score."""
+    """Predictions of E examples in their order: ``probabilities`` (E, C), or ``scores`` (E,) for a score.
+
+    ``classes`` (E,), if given, are the predicted ones where rounding may make others as probable.
+    """
 
     probabilities: Floats | None
     scores: Floats | None
+    classes: NDArray[np.int64] | None = None
 
     @property
     def values(self) -> NDArray[np.int64] | Floats:
         """The predicted class indices, or the scores: (E,)."""
+        if self.classes is not None:
+            return self.classes
         if self.probabilities is not None:
             return self.probabilities.argmax(1)
         assert self.scores is not None
@@ -132,12 +138,19 @@ def run_blocks(
 def read_outputs(
     model: MultiTaskModel | FrozenModel, task: str, objective: Objective, outputs: Floats
 ) -> TaskPredictions:
-    """What the outputs (E, O) of a task's head predict, behind its threshold where it has one."""
+    """What the outputs (E, O) of a task's head predict, behind its threshold and at its temperature, if it has them.
+
+    A temperature changes no class, also where rounding does.
+    """
     network = model.model if isinstance(model, FrozenModel) else model
-    threshold = network.threshold(task)
+    threshold, temperature = network.threshold(task), network.temperatures.get(task)
     with torch.inference_mode():
         rows = torch.from_numpy(outputs).to(next(network.parameters()).device)
-        return as_arrays(objective.predict(rows if threshold is None else rows - threshold))
+        rows = rows if threshold is None else rows - threshold
+        found = as_arrays(objective.predict(rows))
+        if temperature is None:
+            return found
+        return replace(as_arrays(objective.predict(rows / temperature)), classes=found.values)
 
 
 def as_arrays(predictions: Predictions) -> TaskPredictions:

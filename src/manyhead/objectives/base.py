@@ -32,7 +32,9 @@ class Objective(Protocol):
 
     One that keeps something between steps is an ``nn.Module`` with it as its state. One with a true ``fits_threshold``
     is given outputs to `predict` from which a threshold has been taken off, fitted on training rows. One with a true
-    ``in_batch`` has losses that depend on which other examples they are computed with.
+    ``takes_temperature`` has probabilities that are a softmax or sigmoid of its outputs, so that dividing these by a
+    positive number changes how sure they are, but not which class is the most probable. One with a true ``in_batch``
+    has losses that depend on which other examples they are computed with.
     """
 
     outputs: int

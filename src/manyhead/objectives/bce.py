@@ -16,6 +16,7 @@ class LogitCrossEntropy:
     """
 
     outputs = 1
+    takes_temperature = True
 
     def __init__(self, target: TargetSpec, *, fits_threshold: bool) -> None:
         self.fits_threshold = fits_threshold

@@ -15,6 +15,7 @@ class CosineClasses:
 
     outputs = 1
     fits_threshold = True
+    takes_temperature = True
     scale = 1.0
 
     def log_probabilities(self, outputs: Tensor) -> Tensor:

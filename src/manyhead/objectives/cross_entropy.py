@@ -15,6 +15,8 @@ class SoftmaxCrossEntropy:
     of a step add up to the whole. ``label_smoothing`` s: the target is (1 - s) of itself and s / C of each class.
     """
 
+    takes_temperature = True
+
     def __init__(self, target: TargetSpec) -> None:
         self.outputs = len(target.labels)
         self.weights = torch.tensor(target.class_weights) if target.class_weights else None

@@ -414,6 +414,11 @@ class Recipe(Strict):
     select_on: SelectOn | None = Field(
         default=None, description="{dev: 0.5}: a half of dev picks checkpoints, the other is scored; null: all do both."
     )
+    calibrate: bool = Field(
+        default=True,
+        description="Fit a temperature to the probabilities of each task of classes at the end, on the dev rows that "
+        "pick checkpoints; it changes no class.",
+    )
     grid: dict[str, list[Any]] = Field(
         default={}, description="Dotted key: the values that `manyhead study` tries, every combination."
     )

@@ -10,7 +10,7 @@ from manyhead.evaluation.errors.calibration import Calibration, calibration_of
 from manyhead.evaluation.errors.confusion import Confusion, confusion_of
 from manyhead.evaluation.errors.labels import LabelSuspicions, label_suspicions_of
 from manyhead.evaluation.errors.mistakes import MOST, Example, mistakes_of
-from manyhead.evaluation.errors.slices import FEWEST, Slice, slices_of
+from manyhead.evaluation.errors.slices import FEWEST, RESAMPLES, Slice, slices_of
 from manyhead.evaluation.metrics import constant_sides
 from manyhead.evaluation.scored import Scored
 
@@ -40,12 +40,13 @@ class ErrorAnalysis:
         return asdict(self)
 
 
-def analyse(scored: Scored, *, most: int = MOST) -> ErrorAnalysis:
+def analyse(scored: Scored, *, most: int = MOST, resamples: int = RESAMPLES) -> ErrorAnalysis:
     """All views that fit the task.
 
     Args:
         scored: At least one prediction. Those that are no finite numbers are left out, and counted in ``notes``.
         most: Examples in each list.
+        resamples: Of the slices' intervals.
     """
     finite = _finite(scored)
     notes = _notes(scored, finite)
@@ -54,7 +55,7 @@ def analyse(scored: Scored, *, most: int = MOST) -> ErrorAnalysis:
     is_classes = finite.kind == "classification"
     slices = labels = None
     try:
-        slices = slices_of(finite)
+        slices = slices_of(finite, resamples=resamples)
     except ValueError as error:
         notes.append(f"slices are left out: {error}")
     try:

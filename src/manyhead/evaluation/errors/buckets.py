@@ -99,9 +99,9 @@ def bucket_edges(scored: Scored) -> list[float]:
     Units of a range between whole numbers that has at most `MOST_UNITS` of them; else `EQUAL` parts of the range, or,
     without one, of what the targets span. A single bucket where all targets are the same.
     """
-    low, high = scored.range or (float(scored.targets.min()), float(scored.targets.max()))
+    low, high = map(float, scored.range or (scored.targets.min(), scored.targets.max()))
     units = high - low
-    in_units = scored.range is not None and float(low).is_integer() and 2 <= units <= MOST_UNITS and units.is_integer()
+    in_units = scored.range is not None and low.is_integer() and 2 <= units <= MOST_UNITS and units.is_integer()
     if not units > 0:
         return [low, high]
     return np.linspace(low, high, (int(units) if in_units else EQUAL) + 1).tolist()

@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manyhead.evaluation.errors.words import is_negation, is_question, numbers_in, overlap, words_of
-from manyhead.evaluation.metrics import METRICS
 from manyhead.evaluation.scored import Scored
+from manyhead.evaluation.statistics.intervals import score_interval, score_of
 
 FEWEST = 20
 """Examples of a slice whose score is told."""
+RESAMPLES = 1000
+"""Of a slice's interval: there are many slices, and nobody reads their third digit."""
 
 _QUARTERS = ("lowest quarter", "second quarter", "third quarter", "highest quarter")
 
@@ -33,8 +35,9 @@ class Membership:
 class Slice:
     """The score of a slice.
 
-    ``value`` is the task's ``metric`` on its ``n`` examples, between ``low`` and ``high`` (95 %), ``rest`` that on the
-    ``rest_n`` others; None where they are fewer than `FEWEST`, which ``note`` then says.
+    ``value`` is the task's ``metric`` on its ``n`` examples, ``low`` to ``high`` its interval at 95 %
+    (`score_interval`), ``rest`` the metric on the ``rest_n`` others. None where they are fewer than `FEWEST`, which
+    ``note`` then says.
     """
 
     name: str
@@ -49,9 +52,9 @@ class Slice:
     note: str | None
 
 
-def slices_of(scored: Scored) -> tuple[Slice, ...]:
+def slices_of(scored: Scored, *, resamples: int = RESAMPLES) -> tuple[Slice, ...]:
     """The scores of all slices of `memberships`."""
-    return tuple(_slice(scored, each) for each in memberships(scored))
+    return tuple(_slice(scored, each, resamples) for each in memberships(scored))
 
 
 def memberships(scored: Scored) -> list[Membership]:
@@ -114,11 +117,12 @@ def _rare_shares(words: list[list[list[str]]]) -> NDArray[np.float64]:
     return np.array([sum(counts[word] == 1 for word in each) / max(len(each), 1) for each in own])
 
 
-def _slice(scored: Scored, member: Membership) -> Slice:
+def _slice(scored: Scored, member: Membership, resamples: int) -> Slice:
     inside, outside = scored.take(member.mask), scored.take(~member.mask)
     value = low = high = None
     if inside.n >= FEWEST:
-        value = _score(inside)
+        interval = score_interval(inside, resamples=resamples)
+        value, low, high = interval.value, interval.low, interval.high
     small = [what for what, n in (("the slice", inside.n), ("the rest", outside.n)) if n < FEWEST]
     return Slice(
         member.name,
@@ -129,12 +133,6 @@ def _slice(scored: Scored, member: Membership) -> Slice:
         low,
         high,
         outside.n,
-        _score(outside) if outside.n >= FEWEST else None,
+        score_of(outside) if outside.n >= FEWEST else None,
         f"{' and '.join(small)}: fewer than {FEWEST} examples, too few for a score" if small else None,
     )
-
-
-def _score(scored: Scored) -> float:
-    metric = METRICS[scored.metric]
-    extra = (scored.range,) if metric.takes_range and scored.range is not None else ()
-    return metric.function(scored.values, scored.targets, *extra)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
-_DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
+_DIGITS = re.compile(r"(?<!\w)\d+(?:[.,]\d+)*")
 
 
 def words_of(text: str) -> list[str]:

@@ -246,7 +246,7 @@ def _influence(x: Array, y: Array) -> Array:
 
 
 def _mean_above(places: Array, values: Array) -> Array:
-    """(E,) for each example the mean over all of ``values`` where the place is above its own, half where it is equal."""
+    """(E,) for each example the mean over all of ``values`` at places above its own, and half of those at the same."""
     grouped = np.bincount(places, weights=values)
     above = grouped.sum() - np.cumsum(grouped) + grouped / 2
     return above[places] / len(places)
