@@ -58,10 +58,53 @@ SST = FakeTask(
 PAIR = ("text_1", "text_2")
 PARA = FakeTask("para", {0: "different", 1: "duplicate"}, 200, 0.7, 0.7, PAIR)
 STS = FakeTask("sts", None, 110, 0.85, 4.0, PAIR)
-WORDS = (
-    "the a of and to in is was it this that with for film story actor scene music plot never not no two seven 12 how "
-    "what why does great dull warm cold funny slow brilliant weak charming tired long short river city dog train"
-).split()
+WORDS = [
+    "the",
+    "a",
+    "of",
+    "and",
+    "to",
+    "in",
+    "is",
+    "was",
+    "it",
+    "this",
+    "that",
+    "with",
+    "for",
+    "film",
+    "story",
+    "actor",
+    "scene",
+    "music",
+    "plot",
+    "never",
+    "not",
+    "no",
+    "two",
+    "seven",
+    "12",
+    "how",
+    "what",
+    "why",
+    "does",
+    "great",
+    "dull",
+    "warm",
+    "cold",
+    "funny",
+    "slow",
+    "brilliant",
+    "weak",
+    "charming",
+    "tired",
+    "long",
+    "short",
+    "river",
+    "city",
+    "dog",
+    "train",
+]
 
 
 def sentences(generator: np.random.Generator, rows: int) -> list[str]:
@@ -111,7 +154,14 @@ def fabricate(
                 task.name: task.loss * (0.45 + 0.55 * math.exp(-5 * done)) * factor
                 for task, factor in zip(tasks, noise, strict=True)
             }
-            record = {"kind": "step", "stage": stage, "step": step, "epoch": 0, "losses": losses, "lr": 1e-5 * (1 - done)}
+            record = {
+                "kind": "step",
+                "stage": stage,
+                "step": step,
+                "epoch": 0,
+                "losses": losses,
+                "lr": 1e-5 * (1 - done),
+            }
             record["grad_norm"] = generator.lognormal(0.5, 0.4)
             if len(tasks) > 1 and step % 5 == 0:
                 product = np.clip(generator.normal(0.1, 0.2, (len(tasks), len(tasks))), -1, 1)

@@ -213,7 +213,23 @@ def test_garbage_in_any_file_is_tolerated(make_run: MakeRun, garbage: str) -> No
 
 
 KEYS = [
-    *("kind", "step", "stage", "split", "losses", "lr", "grad_norm", "cosines", "tasks", "overall", "dev", "baseline", "best", "seconds", "examples"),
+    *(
+        "kind",
+        "step",
+        "stage",
+        "split",
+        "losses",
+        "lr",
+        "grad_norm",
+        "cosines",
+        "tasks",
+        "overall",
+        "dev",
+        "baseline",
+        "best",
+        "seconds",
+        "examples",
+    ),
     *("tokens", "primary", "status", "versions", "hardware", "time", "started", "name", "seed", "labels", "range"),
     *("sst", "sts", "accuracy", "pearson", "mse", "n", "metric", "regression", "eval"),
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from manyhead.errors import UsageError
 from manyhead.evaluation.scored import Scored
 from manyhead.report.charts.canvas import Chart
+from manyhead.report.comparison import SideBySide, side_by_side
 from manyhead.report.read import RUN_FILES, read_run
 from manyhead.report.task_part import MAX_CLASSES
 from manyhead.report.view import RunPart, run_part
@@ -20,6 +21,8 @@ class Report:
     """All that a page, figures and tables say."""
 
     runs: list[RunPart]
+    together: SideBySide | None = None
+    """Of several runs."""
 
     @property
     def tasks(self) -> list[str]:
@@ -29,22 +32,17 @@ class Report:
     @property
     def names(self) -> list[str]:
         """A name for each run; equal ones are told apart by a number."""
-        plain = [run.name for run in self.runs]
-        return [
-            f"{name} ({place})" if plain.count(name) > 1 else name for place, name in enumerate(plain, 1)
-        ]
+        return names_of(self.runs)
 
     def predictions(self, runs: int) -> dict[str, dict[str, Scored]]:
         """Task to the predictions of each of the first ``runs``, by its name."""
-        found: dict[str, dict[str, Scored]] = {}
-        for name, run in list(zip(self.names, self.runs, strict=True))[:runs]:
-            for task in run.tasks:
-                if task.scored is not None and len(task.scored.labels) <= MAX_CLASSES:
-                    found.setdefault(task.name, {})[name] = task.scored
-        return found
+        return predictions_of(self.runs[:runs], self.names[:runs])
 
     def charts(self) -> Iterator[tuple[list[str], Chart]]:
         """All charts with the names, from run to task, of what they are of; a single run's name is left out."""
+        if self.together is not None:
+            drawn = [side.chart for side in self.together.sides if side.chart is not None]
+            yield from (([], chart) for chart in [*drawn, *self.together.curves])
         for name, run in zip(self.names, self.runs, strict=True):
             of_run = [] if len(self.runs) == 1 else [name]
             yield from ((of_run, chart) for chart in [run.intervals, *run.charts] if chart is not None)
@@ -65,4 +63,25 @@ def gather_report(run_dirs: Sequence[Path]) -> Report:
     if strange or not folders:
         lines = [f"{folder}: not a run folder; expected one that holds {', '.join(RUN_FILES)}" for folder in strange]
         raise UsageError("\n".join(lines) or "no run is given; name one run folder or several")
-    return Report([run_part(read_run(folder), with_errors=place < MAX_PARTS) for place, folder in enumerate(folders)])
+    read = [read_run(folder) for folder in folders]
+    runs = [run_part(run, with_errors=place < MAX_PARTS) for place, run in enumerate(read)]
+    if len(runs) == 1:
+        return Report(runs)
+    names = names_of(runs)
+    return Report(runs, side_by_side(folders, read, names, predictions_of(runs, names)))
+
+
+def names_of(runs: Sequence[RunPart]) -> list[str]:
+    """A name for each run; equal ones are told apart by a number."""
+    plain = [run.name for run in runs]
+    return [f"{name} ({place})" if plain.count(name) > 1 else name for place, name in enumerate(plain, 1)]
+
+
+def predictions_of(runs: Sequence[RunPart], names: Sequence[str]) -> dict[str, dict[str, Scored]]:
+    """Task to the predictions of each run that has some, by its name."""
+    found: dict[str, dict[str, Scored]] = {}
+    for name, run in zip(names, runs, strict=True):
+        for task in run.tasks:
+            if task.scored is not None and len(task.scored.labels) <= MAX_CLASSES:
+                found.setdefault(task.name, {})[name] = task.scored
+    return found

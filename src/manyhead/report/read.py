@@ -41,6 +41,8 @@ class Run:
     """Records of dev evaluations with a step, in order."""
     stages: dict[str, int] = field(default_factory=dict)
     """Stage to its first recorded step."""
+    maps: Mapping[str, Any] = field(default_factory=dict)
+    """Task to its sentence map, as maps.json has it."""
     predictions: dict[str, Predictions] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     """Files that a finished run has and this one has not."""
@@ -61,6 +63,12 @@ class Run:
         scored = mapping(mapping(self.summary.get("dev")).get("tasks"))
         return list(dict.fromkeys([*mapping(self.recipe.get("tasks")), *scored, *self.losses, *evaluated]))
 
+    def metric(self, task: str) -> str | None:
+        """The task's own metric, where the summary or the recipe says."""
+        recipe = mapping(mapping(self.recipe.get("tasks")).get(task))
+        named = mapping(self.summary.get("primary")).get(task) or recipe.get("metric")
+        return str(named) if named else None
+
 
 def read_run(folder: Path) -> Run:
     """Read what there is in ``folder``."""
@@ -69,6 +77,8 @@ def read_run(folder: Path) -> Run:
     run.recipe = mapping(_read(run, "recipe.yaml", yaml.safe_load) if run.recipe_text else None)
     run.state = mapping(_read(run, "state.json", json.loads))
     run.summary = mapping(_read(run, "summary.json", json.loads))
+    if (folder / "maps.json").is_file():
+        run.maps = mapping(mapping(_read(run, "maps.json", json.loads)).get("tasks"))
     _read_metrics(run)
     for task in run.tasks:
         _read_predictions(run, task)

@@ -1,15 +1,27 @@
 """What the page shows of a task's errors: the views of `analyse`, laid out as charts and tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from manyhead.evaluation.errors.analysis import ErrorAnalysis
+from manyhead.evaluation.errors.calibration import ReliabilityBin, reliability, tempered
 from manyhead.evaluation.errors.mistakes import Example
 from manyhead.evaluation.errors.slices import Slice
 from manyhead.evaluation.scored import Scored
+from manyhead.report.cells import mapping, number
 from manyhead.report.charts.canvas import Chart
-from manyhead.report.charts.errors import confusion_chart, distribution_chart, reliability_chart, scatter_chart
+from manyhead.report.charts.errors import (
+    Bin,
+    confusion_chart,
+    distribution_chart,
+    reliability_chart,
+    scatter_chart,
+)
 from manyhead.report.charts.intervals import Row, interval_chart
+from manyhead.report.maps import map_charts
 from manyhead.report.matrix import Matrix
 from manyhead.report.text import decimal, percent, shortened
 
@@ -57,11 +69,21 @@ class TaskErrors:
     notes: Sequence[str] = ()
 
 
-def task_errors(scored: Scored, found: ErrorAnalysis) -> TaskErrors:
-    """Arrange what ``found`` says of ``scored``."""
+def task_errors(
+    scored: Scored, found: ErrorAnalysis, fitted: Mapping[str, Any], sentences: Mapping[str, Any]
+) -> TaskErrors:
+    """Arrange what ``found`` says of ``scored``.
+
+    Args:
+        scored: Predictions, at the fitted temperature where there is one.
+        found: Their analysis.
+        fitted: What the run's summary says of the temperature.
+        sentences: What its maps.json says of the task.
+    """
     is_regression = found.kind == "regression"
     matrix = _matrix(found)
-    charts = [*_distribution(found), *_scatter(scored, found), *_reliability(found), *_slices(found)]
+    charts = [*_distribution(found), *_scatter(scored, found), *_reliability(scored, found, fitted), *_slices(found)]
+    charts += map_charts(sentences, scored.labels)
     heat: list[Chart] = []
     if matrix is not None and matrix.is_small:
         heat = [confusion_chart("confusion", "Targets against predictions", matrix.names, matrix.counts)]
@@ -71,7 +93,7 @@ def task_errors(scored: Scored, found: ErrorAnalysis) -> TaskErrors:
         matrix=matrix,
         charts=charts,
         only_files=heat,
-        facts=_facts(found),
+        facts=[*_facts(found), *_temperature(fitted)],
         rates=_rates(found),
         slices=found.slices or (),
         mistakes=[_listed(each, is_regression) for each in found.mistakes[:MAX_LISTED]],
@@ -112,13 +134,32 @@ def _scatter(scored: Scored, found: ErrorAnalysis) -> list[Chart]:
     return [scatter_chart("scatter", title, points.targets, points.predictions, scored.range, points.of)]
 
 
-def _reliability(found: ErrorAnalysis) -> list[Chart]:
-    if found.calibration is None:
+def _reliability(scored: Scored, found: ErrorAnalysis, fitted: Mapping[str, Any]) -> list[Chart]:
+    if found.calibration is None or scored.probabilities is None:
         return []
-    bins = [(b.n, b.confidence, b.accuracy) for b in found.calibration.bins]
-    filled = [(n, sure, right) for n, sure, right in bins if sure is not None and right is not None]
+    before: list[Bin] = []
+    temperature = number(fitted.get("temperature"))
+    if temperature is not None and temperature > 0:
+        logs = np.log(np.maximum(scored.probabilities, np.finfo(np.float64).tiny))
+        before = _filled(reliability(tempered(logs, 1 / temperature), scored.targets))
     title = "Calibration: is it as right as it is sure?"
-    return [reliability_chart("reliability", title, filled, found.calibration.ece)]
+    return [reliability_chart("reliability", title, _filled(found.calibration.bins), found.calibration.ece, before)]
+
+
+def _filled(bins: Sequence[ReliabilityBin]) -> list[Bin]:
+    found = [(each.n, each.confidence, each.accuracy) for each in bins]
+    return [(n, sure, right) for n, sure, right in found if sure is not None and right is not None]
+
+
+def _temperature(fitted: Mapping[str, Any]) -> list[tuple[str, str]]:
+    temperature, ece = number(fitted.get("temperature")), mapping(fitted.get("ece"))
+    if temperature is None:
+        return []
+    told = [("temperature, fitted on dev", f"{temperature:.2f}")]
+    before, after = number(ece.get("before")), number(ece.get("after"))
+    if before is not None and after is not None:
+        told.append(("ECE without and with it", f"{before:.3f} → {after:.3f}"))
+    return told
 
 
 def _slices(found: ErrorAnalysis) -> list[Chart]:

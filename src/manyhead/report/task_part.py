@@ -59,7 +59,8 @@ def task_part(
         doubts.append(f"It has {len(scored.labels):,} classes; errors are looked at for up to {MAX_CLASSES:,}.")
     elif scored is not None and with_errors:
         analysis = analyse(scored)
-        errors = task_errors(scored, analysis)
+        fitted = mapping(mapping(run.summary.get("calibration")).get(task))
+        errors = task_errors(scored, analysis, fitted, mapping(run.maps.get(task)))
         if analysis.calibration is not None and analysis.calibration.ece > POOR_CALIBRATION:
             sure, right = analysis.calibration.confidence, analysis.calibration.accuracy
             doubts.append(f"Its probabilities mislead: {sure:.0%} on average, while {right:.0%} are right.")
@@ -69,7 +70,9 @@ def task_part(
         examples=whole(mapping(run.summary.get("examples")).get(task)),
         scores=scores,
         charts=_charts(run, task, scores),
-        is_regression=scored.kind == "regression" if scored is not None else is_regression({"metric": primary, **recipe}),
+        is_regression=scored.kind == "regression"
+        if scored is not None
+        else is_regression({"metric": primary, **recipe}),
         errors=errors,
         scored=scored,
         doubts=doubts,
@@ -104,7 +107,9 @@ def _doubts(primary: Score, predictions: Predictions | None) -> list[str]:
         return ["There are no predictions: no interval, and no look at errors."]
     scored = predictions.scored
     if predictions.unplaced:
-        found.append(f"{predictions.unplaced:,} of {predictions.rows:,} dev predictions fit no class or are no numbers.")
+        found.append(
+            f"{predictions.unplaced:,} of {predictions.rows:,} dev predictions fit no class or are no numbers."
+        )
     if scored is None:
         return found
     if constant_predictions(scored.values):

@@ -63,7 +63,9 @@ class Score:
         if self.standing == "unclear":
             return f"{self.metric} {value} cannot be told from the majority baseline's {baseline}, which lies within its 95 % interval, {interval}."
         side = "above" if self.value > self.baseline else "below"
-        return f"{self.metric} is {value}. Its 95 % interval, {interval}, lies {side} the majority baseline's {baseline}."
+        return (
+            f"{self.metric} is {value}. Its 95 % interval, {interval}, lies {side} the majority baseline's {baseline}."
+        )
 
 
 def headline(scores: dict[str, Score]) -> str:
@@ -79,10 +81,14 @@ def headline(scores: dict[str, Score]) -> str:
     parts = {
         "better": "better than the majority baseline",
         "unclear": "not to be told from it" if by_standing["better"] else "not to be told from the majority baseline",
-        "worse": "worse than it" if by_standing["better"] or by_standing["unclear"] else "worse than the majority baseline",
+        "worse": "worse than it"
+        if by_standing["better"] or by_standing["unclear"]
+        else "worse than the majority baseline",
         "unknown": "without an interval, so that nothing can be said",
     }
-    said = [f"{_listed(tasks)} {'is' if len(tasks) == 1 else 'are'} {parts[s]}" for s, tasks in by_standing.items() if tasks]
+    said = [
+        f"{_listed(tasks)} {'is' if len(tasks) == 1 else 'are'} {parts[s]}" for s, tasks in by_standing.items() if tasks
+    ]
     return f"{'; '.join(said)}."
 
 

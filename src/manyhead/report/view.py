@@ -61,6 +61,7 @@ def run_part(run: Run, *, with_errors: bool = True) -> RunPart:
         recipe=_recipe(run),
     )
 
+
 def _dev_scores(run: Run) -> Mapping[str, Any]:
     """Task to its scores: the summary's, else those of the last evaluation, which a note then says."""
     summarised = mapping(mapping(run.summary.get("dev")).get("tasks"))
@@ -73,8 +74,7 @@ def _dev_scores(run: Run) -> Mapping[str, Any]:
 
 def _primary(run: Run, task: str) -> str:
     recipe = mapping(mapping(run.recipe.get("tasks")).get(task))
-    named = mapping(run.summary.get("primary")).get(task) or recipe.get("metric")
-    return str(named) if named else ("pearson" if recipe.get("kind") == "regression" else "accuracy")
+    return run.metric(task) or ("pearson" if is_regression(recipe) else "accuracy")
 
 
 def _overall(scores: Mapping[str, Any], primary: Mapping[str, str]) -> tuple[float | None, float | None]:
@@ -92,7 +92,9 @@ def _totals(
 ) -> list[Score]:
     """``overall`` and ``overall_raw``, with intervals where each task has predictions of its own metric."""
     scored: dict[str, Scored] = {
-        task.name: task.scored for task in tasks if task.scored is not None and task.scored.metric == task.primary.metric
+        task.name: task.scored
+        for task in tasks
+        if task.scored is not None and task.scored.metric == task.primary.metric
     }
     whole_of = len(scored) == len(tasks) and None not in values
     intervals = overall_intervals(scored) if whole_of and scored else (None, None)

@@ -97,7 +97,12 @@ def line_chart(
             side = "right" if step > x_low + 0.8 * (x_high - x_low) else "left"
             axes.annotate(text, (step, y_high), xytext=(0, 3), textcoords="offset points", ha=side, fontsize=FONT - 1)
         for line, points in zip(lines, columns, strict=True):
-            axes.plot(*points.T, **_look(line), clip_on=False, label=short(line.name, 28) if rows and line.style != "noise" else None)
+            axes.plot(
+                *points.T,
+                **_look(line),
+                clip_on=False,
+                label=short(line.name, 28) if rows and line.style != "noise" else None,
+            )
             if line.style in ("main", "side") and len(points) <= TREND_POINTS / 2:
                 dots(axes, *points.T, colour=COLOURS[line.colour % len(COLOURS)], size=5)
         if rows:

@@ -24,10 +24,11 @@ from manyhead.report.charts.canvas import (
 from manyhead.report.charts.curves import ticks
 from manyhead.report.text import percent
 
+Bin = tuple[int, float, float]
+"""Examples, their mean confidence, and the share of them that is right."""
+
 MAX_BARS = 24
 NAME_CHARACTERS = 18
-LEVELS = 5
-"""Shades that scores of a sentence map are drawn in."""
 
 
 def confusion_chart(key: str, title: str, names: Sequence[str], counts: Sequence[Sequence[int]]) -> Chart:
@@ -38,7 +39,10 @@ def confusion_chart(key: str, title: str, names: Sequence[str], counts: Sequence
     slanted = max(map(len, shown)) * 0.58 * FONT > cell
     bottom = (width_of(shown) * 0.72 if slanted else 14) + 34
     height, width = cell * size, cell * 1.25 * size
-    with canvas(height + bottom + 8, width=left + width + 12, left=left, right=12, top=8, bottom=bottom) as (figure, axes):
+    with canvas(height + bottom + 8, width=left + width + 12, left=left, right=12, top=8, bottom=bottom) as (
+        figure,
+        axes,
+    ):
         axes.set_xlim(-0.5, size - 0.5)
         axes.set_ylim(size - 0.5, -0.5)
         axes.set_xticks(range(size), shown, rotation=45 if slanted else 0, ha="right" if slanted else "center")
@@ -87,7 +91,12 @@ def distribution_chart(
             axes.barh(at, values, height=0.34, color=colour, label=label, linewidth=0, clip_on=False)
             for y, value in zip(at, values, strict=True):
                 axes.annotate(
-                    f"{value:,}", (value, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=FONT - 1.5
+                    f"{value:,}",
+                    (value, y),
+                    xytext=(4, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=FONT - 1.5,
                 )
         legend(axes, columns=2)
     said = "; ".join(f"{names[place]}: {true[place]:,} targets, {predicted[place]:,} predicted" for place in places)
@@ -123,12 +132,10 @@ def scatter_chart(
     return Chart(key, title, said, figure)
 
 
-def reliability_chart(
-    key: str, title: str, bins: Sequence[tuple[int, float, float]], ece: float, after: Sequence[tuple[int, float, float]] = ()
-) -> Chart:
-    """Share that is right over mean confidence of each bin (examples, confidence, accuracy), without empty ones.
+def reliability_chart(key: str, title: str, bins: Sequence[Bin], ece: float, before: Sequence[Bin] = ()) -> Chart:
+    """Share that is right over mean confidence of each bin, without empty ones.
 
-    ``after`` are the bins at the fitted temperature, where there is one.
+    ``before`` are the bins without the fitted temperature, where there is one.
     """
     side, marks = 220, [0, 0.25, 0.5, 0.75, 1]
     texts = [f"{mark:g}" for mark in marks]
@@ -142,23 +149,21 @@ def reliability_chart(
         axes.spines[["left", "bottom"]].set_color(LINE)
         axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (4, 3)), clip_on=False)
         total = sum(n for n, _, _ in bins) or 1
-        for n, confidence, accuracy in bins:
-            axes.plot([confidence] * 2, [confidence, accuracy], color=COLOURS[0], alpha=0.35, linewidth=2, clip_on=False)
-            dots(axes, [confidence], [accuracy], colour=COLOURS[0], size=4 + 10 * (n / total) ** 0.5)
-        if after:
-            axes.plot([], [], color=COLOURS[0], linewidth=2, label="as predicted")
-            _, x, y = zip(*after, strict=True)
-            axes.plot(x, y, color=COLOURS[1], linewidth=1.5, linestyle=(0, (5, 2)), clip_on=False, label="at the temperature")
+        for n, sure, right in bins:
+            axes.plot([sure, sure], [sure, right], color=COLOURS[0], alpha=0.35, linewidth=2, clip_on=False)
+            dots(axes, [sure], [right], colour=COLOURS[0], size=4 + 10 * (n / total) ** 0.5)
+        if before:
+            _, x, y = zip(*before, strict=True)
+            axes.plot(x, y, color=COLOURS[1], linewidth=1.5, linestyle=(0, (5, 2)), clip_on=False, label="before")
+            axes.plot([], [], color=COLOURS[0], linewidth=4, label="at its temperature")
             legend(axes, columns=2)
     said = "; ".join(
-        f"{n:,} examples at a mean of {percent(confidence)}: {percent(accuracy)} right" for n, confidence, accuracy in bins
+        f"{n:,} examples, sure by {percent(sure)} on average: {percent(right)} right" for n, sure, right in bins
     )
     return Chart(key, title, f"Expected calibration error {ece:.3f}. {said}.", figure)
 
 
-def map_chart(
-    key: str, title: str, points: ArrayLike, groups: Sequence[int], names: Sequence[str]
-) -> Chart:
+def map_chart(key: str, title: str, points: ArrayLike, groups: Sequence[int], names: Sequence[str]) -> Chart:
     """Points (E, 2), coloured by group, an index into ``names``; of more groups than colours, the rest is grey."""
     places, of = np.asarray(points, np.float64), np.asarray(groups)
     low, high = places.min(0), places.max(0)

@@ -73,7 +73,9 @@ def _draw(axes: Axes, place: int, row: Row) -> None:
     if row.low is not None and row.high is not None:
         axes.plot([row.low, row.high], [place, place], color=COLOURS[0], linewidth=2, clip_on=False)
     if row.baseline is not None:
-        axes.plot([row.baseline] * 2, (place - 0.2, place + 0.2), color=COLOURS[1], linewidth=2, zorder=2.5, clip_on=False)
+        axes.plot(
+            [row.baseline] * 2, (place - 0.2, place + 0.2), color=COLOURS[1], linewidth=2, zorder=2.5, clip_on=False
+        )
     for x, text, side in ((0, short(row.name, NAME_CHARACTERS), "left"), (1, decimal(row.value), "right")):
         axes.annotate(
             text, (x, place - 0.32), xycoords=("axes fraction", "data"), va="center", ha=side, color=INK,
