@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from commands import COMMAND, run
 
-VERBS = ("quickstart", "init", "train", "check", "evaluate", "predict", "report", "study", "recipes")
+VERBS = ("quickstart", "init", "train", "check", "evaluate", "predict", "report", "compare", "study", "recipes")
 
 
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -55,7 +55,7 @@ def test_a_wrong_command_line_ends_with_2_and_no_boxes(words: tuple[str, ...]) -
 
 
 def test_verbs_without_words_show_their_help() -> None:
-    for verb in ("train", "check", "evaluate", "predict", "report", "study", "init"):
+    for verb in ("train", "check", "evaluate", "predict", "report", "compare", "study", "init"):
         assert "Examples:" in run(verb, code=2).output
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperGroup
 
-from manyhead.cli import check, evaluate, init, predict, quickstart, recipes, report, study, train
+from manyhead.cli import check, compare, evaluate, init, predict, quickstart, recipes, report, study, train
 from manyhead.cli.options import examples
 from manyhead.errors import ManyheadError
 
@@ -77,6 +77,7 @@ for verb, lines in (
     (evaluate.evaluate, evaluate.EXAMPLES),
     (predict.predict, predict.EXAMPLES),
     (report.report, report.EXAMPLES),
+    (compare.compare, compare.EXAMPLES),
     (study.study, study.EXAMPLES),
 ):
     app.command(epilog=examples(*lines), no_args_is_help=verb is not quickstart.quickstart)(verb)
