@@ -58,53 +58,9 @@ SST = FakeTask(
 PAIR = ("text_1", "text_2")
 PARA = FakeTask("para", {0: "different", 1: "duplicate"}, 200, 0.7, 0.7, PAIR)
 STS = FakeTask("sts", None, 110, 0.85, 4.0, PAIR)
-WORDS = [
-    "the",
-    "a",
-    "of",
-    "and",
-    "to",
-    "in",
-    "is",
-    "was",
-    "it",
-    "this",
-    "that",
-    "with",
-    "for",
-    "film",
-    "story",
-    "actor",
-    "scene",
-    "music",
-    "plot",
-    "never",
-    "not",
-    "no",
-    "two",
-    "seven",
-    "12",
-    "how",
-    "what",
-    "why",
-    "does",
-    "great",
-    "dull",
-    "warm",
-    "cold",
-    "funny",
-    "slow",
-    "brilliant",
-    "weak",
-    "charming",
-    "tired",
-    "long",
-    "short",
-    "river",
-    "city",
-    "dog",
-    "train",
-]
+TEXT = """the a of and to in is was it this that with for film story actor scene music plot never not no two seven 12
+how what why does great dull warm cold funny slow brilliant weak charming tired long short river city dog train"""
+WORDS = TEXT.split()
 
 
 def sentences(generator: np.random.Generator, rows: int) -> list[str]:

@@ -11,7 +11,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from manyhead.evaluation.errors.buckets import bucket_edges
@@ -76,7 +75,7 @@ def alike(by_run: Mapping[str, Scored]) -> dict[str, Scored]:
     }
 
 
-def data_block(tasks: Sequence[TaskExamples]) -> Markup:
+def data_block(tasks: Sequence[TaskExamples]) -> str:
     """The tasks as JSON that may stand inside a script element of a page."""
     content = [
         {
@@ -93,7 +92,7 @@ def data_block(tasks: Sequence[TaskExamples]) -> Markup:
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
+    return text
 
 
 def _task_examples(name: str, by_run: Mapping[str, Scored], budget_bytes: int) -> TaskExamples:
@@ -120,7 +119,7 @@ def _task_examples(name: str, by_run: Mapping[str, Scored], budget_bytes: int) -
         return [shortened(first.ids[place], 80), texts, int(target[place]), target_text, said, inside]
 
     rows: list[list[Any]] = []
-    for place in _order(list(by_run.values()), right.all(0)).tolist():
+    for place in _order(list(by_run.values()), np.all(right, axis=0)).tolist():
         found = row(place)
         budget_bytes -= _size(found)
         if budget_bytes < 0:

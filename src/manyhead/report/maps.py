@@ -1,6 +1,7 @@
 """The sentence maps of a run, drawn: sentences of a task in a plane, coloured by target."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,8 @@ def map_charts(found: Mapping[str, Any], names: Sequence[str]) -> list[Chart]:
 
 
 def _points(plane: Mapping[str, Any]) -> np.ndarray | None:
-    columns = [plane.get("x"), plane.get("y")]
-    if not all(isinstance(column, list) and column for column in columns) or len(columns[0]) != len(columns[1]):
+    columns = [column for axis in "xy" if isinstance(column := plane.get(axis), list)]
+    if len(columns) != 2 or not columns[0] or len(columns[0]) != len(columns[1]):
         return None
     if any(number(value) is None for column in columns for value in column):
         return None
@@ -60,5 +61,5 @@ def _groups(targets: Sequence[Any]) -> tuple[list[int], Sequence[str]]:
     edges = np.linspace(scores.min(), scores.max(), SHADES + 1)
     if edges[0] == edges[-1]:
         return [0] * len(scores), [f"{edges[0]:.3g}"]
-    names = [f"{low:.3g} to {high:.3g}" for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    names = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
     return np.searchsorted(edges[1:-1], scores).tolist(), names

@@ -55,10 +55,9 @@ def write_page(report: Report, path: Path) -> Path:
 
 def render_page(report: Report) -> str:
     """The page, with as many rows of examples as fit."""
-    for parts in range(min(MAX_PARTS, len(report.runs)), 0, -1):
-        taken = len(_render(report, parts, []).encode())
-        if taken <= MAX_BYTES - LEAST_EXAMPLES_BYTES:
-            break
+    parts = min(MAX_PARTS, len(report.runs))
+    while (taken := len(_render(report, parts, []).encode())) > MAX_BYTES - LEAST_EXAMPLES_BYTES and parts > 1:
+        parts -= 1
     examples = gather_examples(report.predictions(parts), budget_bytes=max(0, MAX_BYTES - taken))
     return _render(report, parts, examples)
 
@@ -72,7 +71,7 @@ def _render(report: Report, parts: int, examples: Sequence[TaskExamples]) -> str
         examples=examples,
         example_places={task.name: place for place, task in enumerate(examples)},
         data=data_block(examples),
-        script=Markup(_SCRIPT),
+        script=_SCRIPT,
         script_hash=b64encode(sha256(_SCRIPT.encode()).digest()).decode(),
     )
 

@@ -80,7 +80,6 @@ def task_errors(
         fitted: What the run's summary says of the temperature.
         sentences: What its maps.json says of the task.
     """
-    is_regression = found.kind == "regression"
     matrix = _matrix(found)
     charts = [*_distribution(found), *_scatter(scored, found), *_reliability(scored, found, fitted), *_slices(found)]
     charts += map_charts(sentences, scored.labels)
@@ -96,8 +95,8 @@ def task_errors(
         facts=[*_facts(found), *_temperature(fitted)],
         rates=_rates(found),
         slices=found.slices or (),
-        mistakes=[_listed(each, is_regression) for each in found.mistakes[:MAX_LISTED]],
-        suspects=[] if labels is None else [_listed(each, is_regression) for each in labels.suspects[:MAX_LISTED]],
+        mistakes=[_listed(each) for each in found.mistakes[:MAX_LISTED]],
+        suspects=[] if labels is None else [_listed(each) for each in labels.suspects[:MAX_LISTED]],
         n_suspects=0 if labels is None else labels.n,
         suspects_by="" if labels is None else labels.method,
         notes=found.notes,
@@ -131,7 +130,7 @@ def _scatter(scored: Scored, found: ErrorAnalysis) -> list[Chart]:
         return []
     points = found.scores.points
     title = "Predicted against target"
-    return [scatter_chart("scatter", title, points.targets, points.predictions, scored.range, points.of)]
+    return [scatter_chart("scatter", title, points.targets, points.predictions, bounds=scored.range, of=points.of)]
 
 
 def _reliability(scored: Scored, found: ErrorAnalysis, fitted: Mapping[str, Any]) -> list[Chart]:
@@ -215,9 +214,9 @@ def _rates(found: ErrorAnalysis) -> list[Rate]:
     ]
 
 
-def _listed(example: Example, is_regression: bool) -> Listed:
+def _listed(example: Example) -> Listed:
     target, predicted = (
-        f"{value:.2f}" if isinstance(value, float) else shortened(value, 80)
+        f"{value:.2f}" if isinstance(value, float) else shortened(str(value), 80)
         for value in (example.target, example.predicted)
     )
     texts = [shortened(text, MAX_LISTED_CHARACTERS) for text in example.texts]

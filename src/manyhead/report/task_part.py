@@ -54,7 +54,7 @@ def task_part(
     scored = None if predictions is None else predictions.scored
     names = dict.fromkeys([primary, *(key for key in dev if key != "n")])
     scores = [_score(name, name == primary, dev, baseline, scored) for name in names]
-    errors, doubts = None, _doubts(scores[0], predictions)
+    errors, doubts = None, _doubts(predictions)
     if scored is not None and len(scored.labels) > MAX_CLASSES:
         doubts.append(f"It has {len(scored.labels):,} classes; errors are looked at for up to {MAX_CLASSES:,}.")
     elif scored is not None and with_errors:
@@ -101,7 +101,7 @@ def _fits(metric: str, scored: Scored) -> bool:
     return metric in METRICS and METRICS[metric].fits(scored.kind, len(scored.labels))
 
 
-def _doubts(primary: Score, predictions: Predictions | None) -> list[str]:
+def _doubts(predictions: Predictions | None) -> list[str]:
     found: list[str] = []
     if predictions is None:
         return ["There are no predictions: no interval, and no look at errors."]

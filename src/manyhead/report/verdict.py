@@ -20,7 +20,7 @@ STANDINGS: dict[Standing, str] = {
 class Score:
     """A task's value of one metric beside the baseline's. ``gain`` is above 0 where the run is the better one.
 
-    ``low`` and ``high`` are the ends of the 95 % interval of ``value``, None where ``reason`` says why there is none.
+    ``low`` and ``high`` are the ends of the 95 % interval of ``value``, None where ``reason`` says why there is none.
     """
 
     metric: str
@@ -58,14 +58,16 @@ class Score:
             return f"{self.metric} is {value}; the majority baseline is not known."
         if self.low is None or self.high is None:
             why = self.reason or "there are no predictions to tell by"
-            return f"{self.metric} is {value}, the majority baseline's {baseline}; without an interval, since {why}."
+            return f"{self.metric} is {value}, the majority baseline's {baseline}; there is no interval: {why}."
         interval = f"{decimal(self.low)} to {decimal(self.high)}"
         if self.standing == "unclear":
-            return f"{self.metric} {value} cannot be told from the majority baseline's {baseline}, which lies within its 95 % interval, {interval}."
+            return (
+                f"{self.metric} {value} cannot be told from the majority baseline's {baseline}, which lies within its "
+                f"95\u00a0% interval, {interval}."
+            )
         side = "above" if self.value > self.baseline else "below"
-        return (
-            f"{self.metric} is {value}. Its 95 % interval, {interval}, lies {side} the majority baseline's {baseline}."
-        )
+        where = f"lies {side} the majority baseline's {baseline}"
+        return f"{self.metric} is {value}. Its 95\u00a0% interval, {interval}, {where}."
 
 
 def headline(scores: dict[str, Score]) -> str:
@@ -77,7 +79,7 @@ def headline(scores: dict[str, Score]) -> str:
     }
     if len(scores) == len(by_standing["better"]):
         every = {1: "The task is", 2: "Both tasks are"}.get(len(scores), f"All {len(scores)} tasks are")
-        return f"{every} better than the majority baseline: it lies outside each 95 % interval."
+        return f"{every} better than the majority baseline: it lies outside each 95\u00a0% interval."
     parts = {
         "better": "better than the majority baseline",
         "unclear": "not to be told from it" if by_standing["better"] else "not to be told from the majority baseline",

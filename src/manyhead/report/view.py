@@ -113,7 +113,7 @@ def _interval_chart(tasks: list[TaskPart]) -> Chart | None:
         for name, score in scores.items()
         if score.value is not None and score.metric in METRICS and METRICS[score.metric].bounded
     ]
-    return interval_chart("intervals", "Dev scores and their 95 % intervals", rows)
+    return interval_chart("intervals", "Dev scores and their 95\u00a0% intervals", rows)
 
 
 def _charts(run: Run) -> list[Chart]:

@@ -7,16 +7,16 @@ no markers are used: both need ids in SVG, which would collide between the chart
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -39,7 +39,7 @@ _VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", GROUND: "ground"} | {
     colour: f"c{index}" for index, colour in enumerate(COLOURS)
 }
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.size": FONT,
     "text.color": SOFT,
     "text.parse_math": False,
@@ -61,10 +61,9 @@ _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "manyhead",
 }
-_SVG = "{http://www.w3.org/2000/svg}"
 _COLOUR = re.compile("#[0-9a-f]{6}")
 _NUMBER = re.compile(r"-?\d+\.\d+")
-_PLAIN = {"stroke-dashoffset": "0", "stroke-linejoin": "miter", "stroke-linecap": "square"}
+_PLAIN = {"stroke-dashoffset": "0", "stroke-linejoin": "miter", "stroke-linecap": "square", "text-anchor": "start"}
 """Properties that change nothing that is seen here."""
 
 
@@ -83,7 +82,12 @@ class Chart:
         with _drawing():
             file = io.StringIO()
             self.figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-        return _themed(ElementTree.fromstring(file.getvalue()), self)
+        drawing = _Drawing(file.getvalue())
+        label = visible(f"{self.title}: {self.description}")
+        inner = Markup("").join(drawing.parts)
+        return Markup('<svg class="chart" viewBox="{}" role="img" aria-label="{}">{}</svg>').format(
+            drawing.box, label, inner
+        )
 
     def save(self, path: Path) -> None:
         """The chart as a file of its own, on white; the ending of ``path`` says which kind."""
@@ -137,18 +141,18 @@ def dots(axes: Axes, x: ArrayLike, y: ArrayLike, *, colour: str, size: float = 5
     if not len(points):
         return
     low, high = axes.get_xlim()
-    ends = np.stack([points, points + [1e-4 * (high - low), 0]], axis=1)
+    ends = np.stack([points, points + np.array([1e-4 * (high - low), 0])], axis=1)
     outline = Outline(ends.reshape(-1, 2), np.tile([Outline.MOVETO, Outline.LINETO], len(points)))
     patch = PathPatch(outline, fill=False, edgecolor=colour, linewidth=size, alpha=alpha, capstyle="round", zorder=3)
     patch.set_clip_on(False)
     axes.add_patch(patch)
 
 
-def legend(axes: Axes, *, columns: int) -> None:
-    """Names of the lines, above the axes."""
+def legend(axes: Axes, *, columns: int, above: float = 0.0) -> None:
+    """Names of the lines, ``above`` the axes by a share of their height."""
     axes.legend(
         loc="lower left",
-        bbox_to_anchor=(-0.02, 1.0),
+        bbox_to_anchor=(-0.02, 1.0 + above),
         ncols=columns,
         frameon=False,
         fontsize=FONT,
@@ -166,43 +170,54 @@ def legend_columns(names: Sequence[str], width: float) -> int:
     return max(1, min(len(names), int(width / (width_of(names) + 34))))
 
 
-def _themed(root: ElementTree.Element, chart: Chart) -> Markup:
-    """Matplotlib's drawing without what a page has no use for."""
-    parts = [element for element in root.iter() if element.tag in (f"{_SVG}path", f"{_SVG}text")]
-    inner = "".join(filter(None, (_path(part) if part.tag.endswith("path") else _text(part) for part in parts)))
-    title, description = escape(visible(chart.title)), escape(visible(chart.description))
-    return Markup(
-        f'<svg class="chart" viewBox="{root.get("viewBox")}" role="img" aria-label="{title}: {description}">{inner}</svg>'
-    )
+class _Drawing(HTMLParser):
+    """The paths and texts of matplotlib's SVG as the page has them, in order."""
+
+    def __init__(self, svg: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.box = ""
+        self.parts: list[Markup] = []
+        self._text: dict[str, str] | None = None
+        self.feed(svg)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        if tag == "svg":
+            self.box = found["viewbox"]
+        elif tag == "path":
+            self._add_path(found)
+        elif tag == "text":
+            self._text = found
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "text":
+            self._text = None
+
+    def handle_data(self, data: str) -> None:
+        if self._text is None or not data.strip():
+            return
+        turned = self._text.get("transform", "")
+        turn = "" if re.match(r"rotate\(-?0(\.0)? ", turned) else _rounded(turned)
+        x, y = (_rounded(f"{float(self._text[axis]):.3f}") for axis in "xy")
+        transform = Markup(' transform="{}"').format(turn) if turn else ""
+        style = _styled(self._text)
+        self.parts.append(Markup('<text x="{}" y="{}"{} style="{}">{}</text>').format(x, y, transform, style, data))
+
+    def _add_path(self, found: Mapping[str, str]) -> None:
+        style, data = _styled(found), " ".join(found.get("d", "").split())
+        if data and style not in ("", "fill:none"):
+            data = _rounded(data).replace(" L ", "L").replace("M ", "M").replace(" z", "z")
+            self.parts.append(Markup('<path d="{}" style="{}"/>').format(data, style))
 
 
-def _path(element: ElementTree.Element) -> str:
-    style = _styled(element)
-    if style in ("fill:none", "") or not element.get("d"):
-        return ""
-    data = _rounded(" ".join(str(element.get("d")).split())).replace(" L ", "L").replace("M ", "M").replace(" z", "z")
-    return f'<path d="{data}" style="{style}"/>'
-
-
-def _text(element: ElementTree.Element) -> str:
-    text = "".join(element.itertext())
-    turned = str(element.get("transform", ""))
-    if not text.strip():
-        return ""
-    turn = f' transform="{_rounded(turned)}"' if turned and not re.match(r"rotate\(-?0(\.0)? ", turned) else ""
-    x, y = (_rounded(f"{float(element.get(axis, 0)):.3f}") for axis in "xy")
-    return f'<text x="{x}" y="{y}"{turn} style="{_styled(element)}">{escape(text)}</text>'
-
-
-def _styled(element: ElementTree.Element) -> str:
-    pairs = [pair.split(":", 1) for pair in str(element.get("style", "")).split(";") if ":" in pair]
+def _styled(element: Mapping[str, str]) -> str:
+    """The style with the page's variables as colours, without what says nothing."""
+    pairs = [pair.split(":", 1) for pair in element.get("style", "").split(";") if ":" in pair]
     kept = {name.strip(): value.strip() for name, value in pairs}
-    kept = {
-        name: value for name, value in kept.items() if _PLAIN.get(name) != value and name not in ("font-family", "font")
-    }
-    if kept.get("text-anchor") == "start":
-        del kept["text-anchor"]
-    style = ";".join(f"{name}:{value}" for name, value in kept.items())
+    style = ";".join(
+        f"{name}:{value}" for name, value in kept.items() if _PLAIN.get(name) != value and name != "font-family"
+    )
     return _COLOUR.sub(lambda found: f"var(--{_VARIABLES[found[0]]})" if found[0] in _VARIABLES else found[0], style)
 
 

@@ -106,8 +106,7 @@ def line_chart(
             if line.style in ("main", "side") and len(points) <= TREND_POINTS / 2:
                 dots(axes, *points.T, colour=COLOURS[line.colour % len(COLOURS)], size=5)
         if rows:
-            legend(axes, columns=per_row)
-            axes.get_legend().set_bbox_to_anchor((-0.02, 1.0 + (14 if marks else 0) / 168))
+            legend(axes, columns=per_row, above=(14 if marks else 0) / 168)
     said = "; ".join(_describe(line) for line in lines if line.style != "noise")
     return Chart(key, title, f"{said}.", figure)
 

@@ -53,10 +53,10 @@ def confusion_chart(key: str, title: str, names: Sequence[str], counts: Sequence
         for row, of_row in enumerate(counts):
             total = sum(of_row) or 1
             for column, count in enumerate(of_row):
+                left, right, shade = column - 0.48, column + 0.48, 0.05 + 0.9 * count / total
                 box = axes.fill_between(
-                    [column - 0.48, column + 0.48], row - 0.48, row + 0.48, color=COLOURS[0], alpha=0.05 + 0.9 * count / total,
-                    linewidth=0,
-                )  # fmt: skip
+                    [left, right], row - 0.48, row + 0.48, color=COLOURS[0], alpha=shade, linewidth=0
+                )
                 box.set_clip_on(False)
                 colour = GROUND if count / total > 0.55 else INK
                 axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=FONT - 1)
@@ -105,7 +105,13 @@ def distribution_chart(
 
 
 def scatter_chart(
-    key: str, title: str, targets: ArrayLike, predictions: ArrayLike, bounds: tuple[float, float] | None, of: int
+    key: str,
+    title: str,
+    targets: ArrayLike,
+    predictions: ArrayLike,
+    *,
+    bounds: tuple[float, float] | None,
+    of: int,
 ) -> Chart:
     """Predicted scores over targets, with the line of those that are right."""
     x, y = np.asarray(targets, np.float64), np.asarray(predictions, np.float64)
@@ -128,7 +134,8 @@ def scatter_chart(
         dots(axes, x, y, colour=COLOURS[0], size=4.5, alpha=0.35 if len(x) > 150 else 0.6)
     shown = f"{len(x):,} of {of:,} examples" if len(x) < of else f"{of:,} examples"
     off = np.abs(y - x)
-    said = f"{shown}; half of them are off by {np.median(off):.2f} or less, a tenth by more than {np.quantile(off, 0.9):.2f}."
+    half, most = np.median(off), np.quantile(off, 0.9)
+    said = f"{shown}; half of them are off by {half:.2f} or less, a tenth by more than {most:.2f}."
     return Chart(key, title, said, figure)
 
 
