@@ -18,7 +18,7 @@ from manyhead.report.examples import alike
 from manyhead.report.read import Run
 from manyhead.report.task_part import score_curve
 
-SIGNS = {"helped": "▲", "no evidence": "◆", "hurt": "▼"}
+VERDICTS = ("helped", "hurt", "no evidence")
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,16 @@ def _against(comparison: Comparison, place: int) -> Against:
 
 def _headline(comparison: Comparison) -> str:
     """The verdicts of all tasks in one sentence."""
-    by_verdict = {verdict: [row.task for row in comparison.tasks if row.verdict == verdict] for verdict in SIGNS}
+    by_verdict = {verdict: [row.task for row in comparison.tasks if row.verdict == verdict] for verdict in VERDICTS}
     words = {
         "helped": f"{comparison.names[1]} is better than {comparison.names[0]} in",
         "hurt": f"{comparison.names[1]} is worse than {comparison.names[0]} in",
         "no evidence": "there is no evidence of a difference in",
     }
     said = [f"{words[verdict]} {', '.join(tasks)}" for verdict, tasks in by_verdict.items() if tasks]
-    sentence = "; ".join(said)
-    return (
-        f"{sentence[:1].upper()}{sentence[1:]}."
-        if said and not by_verdict["helped"] + by_verdict["hurt"]
-        else f"{sentence}."
-    )
+    if len(by_verdict["no evidence"]) == len(comparison.tasks):
+        return f"There is no evidence that {comparison.names[1]} differs from {comparison.names[0]}."
+    return f"{'; '.join(said)}."
 
 
 def _curves(runs: Sequence[Run], names: Sequence[str]) -> list[Chart]:

@@ -3,14 +3,17 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from manyhead.errors import UsageError
 from manyhead.evaluation.scored import Scored
 from manyhead.report.charts.canvas import Chart
-from manyhead.report.comparison import SideBySide, side_by_side
 from manyhead.report.read import RUN_FILES, read_run
 from manyhead.report.task_part import MAX_CLASSES
 from manyhead.report.view import RunPart, run_part
+
+if TYPE_CHECKING:
+    from manyhead.report.comparison import SideBySide
 
 MAX_PARTS = 4
 """Runs that are shown with all their parts; of more, the others are in the comparison only."""
@@ -21,7 +24,7 @@ class Report:
     """All that a page, figures and tables say."""
 
     runs: list[RunPart]
-    together: SideBySide | None = None
+    together: "SideBySide | None" = None
     """Of several runs."""
 
     @property
@@ -31,7 +34,7 @@ class Report:
 
     @property
     def names(self) -> list[str]:
-        """A name for each run; equal ones are told apart by a number."""
+        """A name for each run, all different."""
         return names_of(self.runs)
 
     def predictions(self, runs: int) -> dict[str, dict[str, Scored]]:
@@ -67,14 +70,17 @@ def gather_report(run_dirs: Sequence[Path]) -> Report:
     runs = [run_part(run, with_errors=place < MAX_PARTS) for place, run in enumerate(read)]
     if len(runs) == 1:
         return Report(runs)
+    from manyhead.report.comparison import side_by_side  # which opens runs, and so loads torch
+
     names = names_of(runs)
     return Report(runs, side_by_side(folders, read, names, predictions_of(runs, names)))
 
 
 def names_of(runs: Sequence[RunPart]) -> list[str]:
-    """A name for each run; equal ones are told apart by a number."""
-    plain = [run.name for run in runs]
-    return [f"{name} ({place})" if plain.count(name) > 1 else name for place, name in enumerate(plain, 1)]
+    """A name for each run: the recipes' where they differ, else the folders', else numbered ones."""
+    ways = ([run.name for run in runs], [run.folder for run in runs])
+    numbered = [f"{run.name} ({place})" for place, run in enumerate(runs, 1)]
+    return next((names for names in ways if len(set(names)) == len(names)), numbered)
 
 
 def predictions_of(runs: Sequence[RunPart], names: Sequence[str]) -> dict[str, dict[str, Scored]]:

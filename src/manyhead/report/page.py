@@ -10,7 +10,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from manyhead.files import write_text, writing
-from manyhead.report.comparison import SIGNS
 from manyhead.report.content import MAX_PARTS, Report, gather_report
 from manyhead.report.examples import TaskExamples, data_block, gather_examples
 from manyhead.report.text import decimal, percent, visible
@@ -67,7 +66,6 @@ def _render(report: Report, parts: int, examples: Sequence[TaskExamples]) -> str
         report=report,
         runs=report.runs[:parts],
         standings=STANDINGS,
-        signs=SIGNS,
         examples=examples,
         example_places={task.name: place for place, task in enumerate(examples)},
         data=data_block(examples),

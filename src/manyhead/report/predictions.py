@@ -4,7 +4,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from manyhead.evaluation.metrics import METRICS
 from manyhead.evaluation.scored import Scored
 from manyhead.report.cells import parsed
 from manyhead.report.text import shortened
+
+MAX_SCORE = 1e30
+"""Scores beyond it, either way, are taken for none: their squares and cubes could not be added up."""
 
 Row = dict[str | None, Any]
 
@@ -71,7 +74,11 @@ def read_predictions(path: Path, name: str, task: Mapping[str, Any]) -> Predicti
 
 def _scores(rows: Sequence[Row]) -> list[tuple[int, float, float]]:
     pairs = ((parsed(row.get("target") or ""), parsed(row.get("prediction") or "")) for row in rows)
-    return [(place, x, y) for place, (x, y) in enumerate(pairs) if x is not None and y is not None]
+    return [(place, x, y) for place, (x, y) in enumerate(pairs) if _usable(x) and _usable(y)]
+
+
+def _usable(value: float | None) -> TypeGuard[float]:
+    return value is not None and abs(value) <= MAX_SCORE
 
 
 def _classes(rows: Sequence[Row], cells: Mapping[str, str]) -> list[tuple[int, int, int]]:
@@ -127,5 +134,5 @@ def _range(bounds: object) -> tuple[float, float] | None:
     if not isinstance(bounds, Sequence) or isinstance(bounds, str) or len(bounds) != 2:
         return None
     ends = [end for end in bounds if isinstance(end, int | float) and not isinstance(end, bool)]
-    usable = [float(end) for end in ends if abs(end) < 1e99]
+    usable = [float(end) for end in ends if abs(end) <= MAX_SCORE]
     return (usable[0], usable[1]) if len(usable) == 2 and usable[1] > usable[0] else None

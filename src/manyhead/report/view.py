@@ -24,6 +24,8 @@ class RunPart:
     """What the page says of one run."""
 
     name: str
+    folder: str
+    """Name of its folder."""
     status: str
     summary: str
     """Seed, time, place and checkpoint in one line."""
@@ -49,6 +51,7 @@ def run_part(run: Run, *, with_errors: bool = True) -> RunPart:
     ]
     return RunPart(
         name=_text(run.summary.get("name") or run.recipe.get("name") or run.folder.name),
+        folder=run.folder.resolve().name,
         status=_text(run.summary.get("status") or run.state.get("status") or "unknown"),
         summary=_summary(run),
         headline=headline({task.name: task.primary for task in tasks}),

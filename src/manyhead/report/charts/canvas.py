@@ -93,7 +93,7 @@ class Chart:
         """The chart as a file of its own, on white; the ending of ``path`` says which kind."""
         with _drawing():
             metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {}
-            self.figure.savefig(path, dpi=300, facecolor="white", metadata=metadata)
+            self.figure.savefig(path, dpi=200, facecolor="white", metadata=metadata)
 
 
 @contextmanager
@@ -199,7 +199,7 @@ class _Drawing(HTMLParser):
             return
         turned = self._text.get("transform", "")
         turn = "" if re.match(r"rotate\(-?0(\.0)? ", turned) else _rounded(turned)
-        x, y = (_rounded(f"{float(self._text[axis]):.3f}") for axis in "xy")
+        x, y = (_rounded(f"{float(self._text.get(axis, 0)):.3f}") for axis in "xy")
         transform = Markup(' transform="{}"').format(turn) if turn else ""
         style = _styled(self._text)
         self.parts.append(Markup('<text x="{}" y="{}"{} style="{}">{}</text>').format(x, y, transform, style, data))
