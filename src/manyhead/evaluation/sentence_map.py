@@ -143,9 +143,9 @@ def sentence_vectors(
 
 def plane_of(vectors: Vectors) -> Plane | None:
     """The plane of vectors (S, D); None where fewer than 3 of them differ. An axis points to its largest loading."""
-    centred = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
-    if len(np.unique(centred.round(6), axis=0)) < 3:
+    if len(np.unique(vectors.round(6), axis=0)) < 3:
         return None
+    centred = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
     left, sizes, axes = np.linalg.svd(centred, full_matrices=False)
     signs = np.sign(axes[np.arange(2), np.abs(axes[:2]).argmax(1)])
     points = left[:, :2] * sizes[:2] * signs

@@ -91,7 +91,7 @@ def _notes(scored: Scored, finite: Scored) -> list[str]:
     if finite.n < scored.n:
         notes.append(f"{scored.n - finite.n} of {scored.n} examples have no finite prediction and are left out")
     if 0 < finite.n < FEWEST:
-        notes.append(f"{finite.n} examples: too few to say much")
+        notes.append(f"{finite.n} {'example' if finite.n == 1 else 'examples'}: too few to say much")
     if finite.n:
         notes += [f"all {side} are the same" for side in constant_sides(finite.values, finite.targets)]
     return notes

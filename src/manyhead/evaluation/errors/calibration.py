@@ -129,7 +129,7 @@ def tempered(log_probabilities: Floats, temperature: float) -> Floats:
 
 
 def best_temperature(log_probabilities: Floats, targets: Classes) -> float | None:
-    """The temperature of the least negative log-likelihood, None where it lies at `LOWEST` or `HIGHEST`.
+    """The temperature of the least negative log-likelihood, None where `LOWEST` or `HIGHEST` is as good.
 
     log_probabilities: (E, C), finite; targets: (E,).
     """
@@ -140,8 +140,8 @@ def best_temperature(log_probabilities: Floats, targets: Classes) -> float | Non
 
     ends = (np.log(LOWEST), np.log(HIGHEST))
     found = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-6})
-    at_end = min(abs(found.x - end) for end in ends) < 1e-3
-    return None if at_end else float(np.exp(found.x))
+    is_best = found.fun < min(map(loss, ends)) - 1e-9  # a loss that only falls towards an end has no best inside
+    return float(np.exp(found.x)) if is_best else None
 
 
 def fit_temperature(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from zlib import crc32
 
@@ -110,7 +110,7 @@ def score_interval(
             exact = binomtest(right, scored.n).proportion_ci(level, method="exact")
             return Interval(value, float(exact.low), float(exact.high), level, scored.n, "exact")
     found = resampled_score(sample_of([scored], name), generator_of(seed, scored.task), resamples)
-    return bootstrap_interval(found, level, scored.n)
+    return replace(bootstrap_interval(found, level, scored.n), value=value)
 
 
 def overall_intervals(
@@ -187,7 +187,8 @@ def bca_ends(draws: Array, value: float, acceleration: float, level: float) -> t
     below = np.mean(draws < value - _EQUAL) + np.mean(np.abs(draws - value) <= _EQUAL) / 2
     bias = ndtri(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws)))
     z = bias + ndtri([(1 - level) / 2, (1 + level) / 2])
-    low, high = np.quantile(draws, ndtr(bias + z / (1 - acceleration * z)))
+    # Of R draws the k-th has k / (R + 1) of all below it, on average: the right share for few draws, too.
+    low, high = np.quantile(draws, ndtr(bias + z / (1 - acceleration * z)), method="weibull")
     return float(low), float(high)
 
 

@@ -103,9 +103,7 @@ class Sample:
         moving = np.abs(change).sum(axis=1) > 0
         change, counts = change[moving], self.counts[moving]
         found = [
-            self.score(
-                self.total + generator.binomial(counts, 0.5, size=(rows.stop - rows.start, len(counts))) @ change
-            )
+            self.score(self.total + _halves(generator, counts, rows.stop - rows.start) @ change)
             for rows in _chunks(resamples, max(len(counts), len(columns)))
         ]
         return np.concatenate(found)
@@ -250,6 +248,13 @@ def _mean_above(places: Array, values: Array) -> Array:
     grouped = np.bincount(places, weights=values)
     above = grouped.sum() - np.cumsum(grouped) + grouped / 2
     return above[places] / len(places)
+
+
+def _halves(generator: np.random.Generator, counts: Array, rows: int) -> Array:
+    """(rows, U) how many of ``counts`` (U,) coins fall on one side."""
+    if (counts == 1).all():
+        return generator.integers(2, size=(rows, len(counts)), dtype=np.int8).astype(np.float64)
+    return generator.binomial(counts, 0.5, size=(rows, len(counts))).astype(np.float64)
 
 
 def _chunks(rows: int, width: int) -> Iterator[slice]:
