@@ -93,7 +93,7 @@ def _curves(runs: Sequence[Run], names: Sequence[str]) -> list[Chart]:
             Line(name, score_curve(run, task, metric), "main", place)
             for place, (name, run) in enumerate(zip(names, runs, strict=True))
         ]
-        if max(len(line.points) for line in lines) > 1:
+        if sum(len(line.points) > 1 for line in lines) > 1:
             chart = line_chart(f"{task}-runs", f"{task}: {metric} on dev", lines)
             charts += [] if chart is None else [chart]
     return charts

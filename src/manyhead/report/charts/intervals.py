@@ -10,7 +10,7 @@ from manyhead.report.charts.canvas import COLOURS, GROUND, INK, LINE, Chart, can
 from manyhead.report.charts.curves import ticks
 from manyhead.report.text import decimal
 
-ROW = 36
+ROW = 40
 NAME_CHARACTERS = 40
 
 
@@ -78,6 +78,6 @@ def _draw(axes: Axes, place: int, row: Row) -> None:
         )
     for x, text, side in ((0, short(row.name, NAME_CHARACTERS), "left"), (1, decimal(row.value), "right")):
         axes.annotate(
-            text, (x, place - 0.32), xycoords=("axes fraction", "data"), va="center", ha=side, color=INK,
+            text, (x, place - 0.36), xycoords=("axes fraction", "data"), va="center", ha=side, color=INK,
             bbox={"facecolor": GROUND, "edgecolor": "none", "pad": 0.5},
         )  # fmt: skip
