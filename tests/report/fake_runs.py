@@ -1,6 +1,7 @@
 """Run folders as training leaves them, with made-up figures that behave like real ones."""
 
 import csv
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -49,13 +50,21 @@ class FakeTask:
 
     def recipe(self) -> dict[str, Any]:
         target: dict[str, Any] = {"range": [0, 5]} if self.labels is None else {"labels": self.labels}
-        return {"kind": self.kind, "text": list(self.columns), "target": "target", "metric": self.metric, **target}
+        return {
+            "kind": self.kind,
+            "text": list(self.columns),
+            "target": "target",
+            "metric": self.metric,
+            "files": FILES,
+            **target,
+        }
 
 
 SST = FakeTask(
     "sst", {0: "negative", 1: "somewhat negative", 2: "neutral", 3: "somewhat positive", 4: "positive"}, 130, 0.3, 1.6
 )
 PAIR = ("text_1", "text_2")
+FILES = {"train": "train.csv", "dev": "dev.csv"}
 PARA = FakeTask("para", {0: "different", 1: "duplicate"}, 200, 0.7, 0.7, PAIR)
 STS = FakeTask("sts", None, 110, 0.85, 4.0, PAIR)
 TEXT = """the a of and to in is was it this that with for film story actor scene music plot never not no two seven 12
@@ -88,7 +97,7 @@ def fabricate(
     folder.mkdir(parents=True)
     (folder / "predictions").mkdir()
     primary = {task.name: task.metric for task in tasks}
-    dev = {task.name: task.targets(generator, task.rows) for task in tasks}
+    dev = {task.name: task.targets(np.random.default_rng(task.rows), task.rows) for task in tasks}
     recipe = {"manyhead": 1, "name": folder.name, "seed": seed, "encoder": {"checkpoint": "embedded"}}
     recipe |= {"tasks": {task.name: task.recipe() for task in tasks}, "stages": [{"name": name} for name in stages]}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
@@ -97,8 +106,10 @@ def fabricate(
         "started": "2025-11-20 09:14:03",
         "versions": {"manyhead": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "transformers": "5.23.0"},
         "hardware": {"device": "cpu", "cores": 8, "memory": "32 GiB", "precision": "fp32", "threads": 8},
+        "data": {f"{task.name}.dev": {"rows": task.rows, "data": f"{task.rows:064}", "labels": None} for task in tasks},
     }
-    (folder / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+    digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+    (folder / "state.json").write_text(json.dumps({**state, "sha256": digest}, indent=2), encoding="utf-8")
 
     every, best, last = max(1, steps // evaluations), {"step": 0, "overall": -1.0}, {}
     with (folder / "metrics.jsonl").open("w", encoding="utf-8") as log:

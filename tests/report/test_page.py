@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from manyhead.errors import UsageError, WriteError
-from manyhead.report.page import build_report, write_report
+from manyhead.report.content import gather_report
+from manyhead.report.page import build_report, render_page, write_report
 
 MakeRun = Callable[..., Path]
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -403,3 +404,97 @@ def test_a_page_that_cannot_be_written_is_a_write_error(make_run: MakeRun) -> No
 def test_the_same_run_gives_the_same_page(make_run: MakeRun) -> None:
     run = make_run("run", [STS], steps=30)
     assert build_report([run]) == build_report([run])
+
+
+def test_runs_on_the_same_rows_are_compared(make_run: MakeRun) -> None:
+    runs = [make_run("good", [STS, SST]), make_run("bad", [replace(STS, skill=0.3), SST], seed=14)]
+    report = gather_report(runs)
+    assert report.together is not None
+    assert report.together.problem is None
+    page = check(render_page(report))
+    assert "bad is worse than good in sts" in page.text
+    verdicts = {row.task: row.verdict for row in report.together.sides[0].rows}
+    assert verdicts["sts"] == "hurt"
+    assert all(row.sentence in page.text for row in report.together.sides[0].rows)
+    assert any(label.startswith("bad less good, with 95\u00a0% intervals: sts \u2212") for label in page.charts)
+    assert any(label.startswith("sts: pearson on dev: good from") for label in page.charts)
+    assert re.search(r"sts: good is nearer to the target in \d+ examples, bad in \d+", page.text)
+    assert json.loads(page.scripts[0])[0]["runs"] == ["good", "bad"]
+
+
+def test_runs_that_cannot_be_compared_say_why(make_run: MakeRun) -> None:
+    page = check(build_report([make_run("one", [STS]), make_run("two", [replace(STS, rows=60)])]))
+    assert "These runs cannot be compared." in page.text
+    assert "dev rows 60, not 110" in page.text
+
+
+def rewrite(run: Path, task: str, lines: list[str]) -> None:
+    (run / "predictions" / f"{task}.dev.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_of_three_examples_it_says_what_it_cannot_say(make_run: MakeRun) -> None:
+    run = make_run("few", [STS, replace(SST, rows=3)], steps=4)
+    rewrite(run, "sts", ["id,target,text_1,text_2,prediction,truncated", "a,1,x,y,2,0", "b,2,x,y,1,0", "c,4,x,z,3,0"])
+    text = check(build_report([run])).text
+    assert "3 examples tell too little of pearson" in text
+    assert text.count("3 dev examples tell large differences only.") == 2
+    assert "3 examples: too few to say much." in text
+
+
+def test_one_class_and_one_prediction_are_told(make_run: MakeRun) -> None:
+    run = make_run("one", [SST], steps=4)
+    names = ",".join(f"probability_{name}" for name in (SST.labels or {}).values())
+    rows = [f"{row},2,a text,2,neutral,0,0,1,0,0,0" for row in range(30)]
+    rewrite(run, "sst", [f"id,target,text,prediction,label,{names},truncated", *rows])
+    text = check(build_report([run])).text
+    for told in (
+        "It gives the same prediction for every dev example",
+        "All dev targets are the same",
+        "all predictions are the same.",
+        "likely label errors are left out: one class only.",
+    ):
+        assert told in text
+
+
+def test_sixty_classes_make_a_list_of_confusions_and_a_filter(make_run: MakeRun) -> None:
+    task = replace(SST, labels={index: f"intent {index}" for index in range(60)}, rows=400)
+    page = check(build_report([make_run("intents", [task], steps=4)]))
+    assert "The 20 commonest confusions of 60 classes" in page.text
+    assert len(json.loads(page.scripts[0])[0]["classes"]) == 60
+
+
+def test_maps_of_sentences_are_drawn_and_odd_ones_are_not(make_run: MakeRun) -> None:
+    run = make_run("maps", [SST, STS], steps=4)
+    plane = {"x": [0.0, 1.0, 2.0], "y": [1.0, 0.0, 1.0], "variance": [0.5, 0.25]}
+    found: dict[str, Any] = {"targets": ["neutral", "positive", "neutral"], "planes": {"cls": plane, "mean": None}}
+    scores = {"targets": [0.0, 5.0, 1.0], "planes": {"attention": plane, "cls": {**plane, "x": [None, 1, 2]}}}
+    (run / "maps.json").write_text(json.dumps({"tasks": {"sst": found, "sts": scores}}))
+    titles = [label.split(";")[0] for label in check(build_report([run])).charts if label.startswith("Sentence map")]
+    assert titles == [
+        "Sentence map, first token: 75 % of the variance: 3 examples, each a point",
+        "Sentence map, attention-weighted mean: 75 % of the variance: 3 examples, each a point",
+    ]
+
+
+def test_a_temperature_is_told_with_what_it_did(make_run: MakeRun) -> None:
+    run = make_run("warm", [SST], steps=4)
+    summary = json.loads((run / "summary.json").read_text())
+    summary["calibration"] = {"sst": {"temperature": 1.5, "ece": {"before": 0.2, "after": 0.05}}}
+    (run / "summary.json").write_text(json.dumps(summary))
+    page = check(build_report([run]))
+    assert "1.50" in page.text
+    assert "0.200 → 0.050" in page.text
+
+
+@pytest.mark.slow
+def test_a_large_run_makes_a_page_below_its_limit(make_run: MakeRun) -> None:
+    tasks = [replace(PARA, name=f"pairs{place}", rows=4000) for place in range(11)]
+    run = make_run("large", [replace(PARA, rows=22_000), *tasks], steps=2000)
+    start = time.process_time()
+    text = build_report([run])
+    assert time.process_time() - start < 60
+    assert len(text.encode()) > 2_000_000
+    page = check(text)
+    blocks = json.loads(page.scripts[0])
+    assert all(0 < len(block["rows"]) < block["total"] for block in blocks)
+    assert "of 22,000 dev examples are on this page" in page.text
