@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -55,6 +56,8 @@ def left_out(config: pytest.Config) -> dict[str, str]:
         marks["embedded"] = "pip install 'manyhead[embedded]'"
     if importlib.util.find_spec("trackio") is None:
         marks["trackio"] = "pip install trackio, in an environment of its own"
+    if shutil.which("chromium") is None or importlib.util.find_spec("playwright") is None:
+        marks["browser"] = "apt-get install chromium"
     return marks
 
 

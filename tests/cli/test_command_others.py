@@ -110,3 +110,14 @@ def test_reports_are_written_anew(trained: Path, tmp_path: Path) -> None:
         str(folder / "report.html") for folder in (tmp_path / "run", trained)
     ]
     assert str(tmp_path) in run("report", tmp_path / "run", tmp_path, code=2).stderr
+
+
+def test_a_report_of_two_runs_figures_and_tables(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run", symlinks=True)
+    page, figures, tables = tmp_path / "both.html", tmp_path / "figures", tmp_path / "tables"
+    found = document("report", trained, tmp_path / "run", "--out", page, "--figures", figures, "--tables", tables)
+    assert found["reports"] == [str(page)]
+    assert "2 runs" in page.read_text(encoding="utf-8")
+    for kind, folder in (("figures", figures), ("tables", tables)):
+        assert sorted(found[kind]) == sorted(map(str, folder.iterdir()))
+        assert found[kind]

@@ -1,4 +1,4 @@
-"""Sentences in a plane: three vectors against the model's own poolings, a sample alike over classes, and S4's picture."""
+"""Sentences in a plane: three vectors against the model's own poolings, samples alike over classes, S4's picture."""
 
 import json
 from pathlib import Path

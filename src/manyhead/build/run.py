@@ -1,12 +1,13 @@
 """Training a recipe in a run folder, from the start or from where it was left."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from manyhead.build.calibrating import ScoredRows, calibrate, calibrated, saved_calibration
+from manyhead.build.calibrating import ScoredRows, calibrate, calibrated
+from manyhead.build.finishing import finish
 from manyhead.build.parts import Parts, read_parts
 from manyhead.build.plan import new_model, plan_stages
 from manyhead.build.resuming import (
@@ -24,26 +25,17 @@ from manyhead.build.summary import now, state_of, summary_of
 from manyhead.build.teaching import teach
 from manyhead.data.selection import picking_rows, scored_rows
 from manyhead.data.task_data import TaskData
-from manyhead.data.texts import texts_of
 from manyhead.errors import DivergedError, StoppedError, UsageError
 from manyhead.evaluation.errors.calibration import Temperature
 from manyhead.evaluation.evaluate import Evaluation, evaluate
-from manyhead.evaluation.predictions import write_predictions
-from manyhead.evaluation.sentence_map import map_task
 from manyhead.faults import at
-from manyhead.files import read_json, write_json, writing
-from manyhead.inference.model_folder import write_model
+from manyhead.files import read_json
 from manyhead.model import MultiTaskModel, build_objective
 from manyhead.recipe.load import LoadedRecipe, recipe_yaml
-from manyhead.report import write_report
 from manyhead.tracking.run import Trackers
 from manyhead.training.checkpoint import Checkpoint
 from manyhead.training.observer import Observer
 from manyhead.training.run_folder import (
-    MAPS,
-    MODEL,
-    PREDICTIONS,
-    RECIPE,
     SUMMARY,
     RunFolder,
     check_free,
@@ -213,7 +205,7 @@ def _run(
                 rows = ScoredRows(picking, picked), ScoredRows(dev, final)
                 calibration = calibrate(model, recipe, objectives, *rows)
                 final = calibrated(model, objectives, final)
-            _finish(folder, parts, runner, final, calibration=calibration, tick=lambda _: stop.check())
+            finish(folder, parts, runner, final, calibration=calibration, tick=lambda _: stop.check())
         except DivergedError as error:
             folder.update_state(status="diverged", reason=str(error))
             raise
@@ -223,41 +215,3 @@ def _run(
     summary = summary_of(parts, runner, final, calibration)
     watcher.finished(summary)
     return Run(folder.path, summary)
-
-
-def _finish(
-    folder: RunFolder,
-    parts: Parts,
-    runner: StageRunner,
-    final: Evaluation | None,
-    *,
-    calibration: Mapping[str, Temperature],
-    tick: Callable[[int], None],
-) -> None:
-    """Writes what a finished run holds. All of it is written again where this was stopped in the middle."""
-    at("finish: begins", folder)
-    if final is not None:
-        _write_dev_predictions(folder, parts, final)
-    if not (folder.path / MODEL).exists():
-        recipe = (folder.path / RECIPE).read_text(encoding="utf-8")
-        saved = saved_calibration(parts.recipe, calibration)
-        write_model(folder.path / MODEL, runner.model, recipe, folder.encoder, saved)
-    at("finish: the model is written", folder)
-    dev = scored_rows(parts.recipe, parts.split("dev"))
-    maps = {name: map_task(runner.model, parts.recipe, data, tick=tick).as_dict() for name, data in dev.items()}
-    with writing(str(folder.path / MAPS)):
-        write_json(folder.path / MAPS, {"tasks": maps})
-    with writing(str(folder.path / SUMMARY)):
-        write_json(folder.path / SUMMARY, summary_of(parts, runner, final, calibration))
-    write_report(folder.path)
-    at("finish: the report is written", folder)
-    folder.update_state(status="finished", finished=now())
-
-
-def _write_dev_predictions(folder: RunFolder, parts: Parts, final: Evaluation) -> None:
-    recipe, target = parts.recipe, folder.path / PREDICTIONS
-    with writing(str(target)):
-        target.mkdir(exist_ok=True)
-        for name, data in scored_rows(recipe, parts.split("dev")).items():
-            texts = texts_of(recipe, name, "dev", data)
-            write_predictions(target / f"{name}.dev.csv", recipe.tasks[name], data, final.predictions[name], texts)

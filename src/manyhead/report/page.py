@@ -1,20 +1,26 @@
 """The page itself: the template, filled with what the runs say, and the file it becomes."""
 
-import os
-import re
+from base64 import b64encode
 from collections.abc import Sequence
-from contextlib import suppress
+from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from manyhead.errors import UsageError, WriteError
-from manyhead.report.read import RUN_FILES, read_run
-from manyhead.report.view import run_part
+from manyhead.files import write_text, writing
+from manyhead.report.content import MAX_PARTS, Report, gather_report
+from manyhead.report.examples import TaskExamples, data_block, gather_examples
+from manyhead.report.text import decimal, percent, visible
+from manyhead.report.verdict import STANDINGS
 
-_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
-"""Characters that reorder or hide text, or may stand in no HTML file."""
+MAX_BYTES = 2_900_000
+"""Of a page."""
+LEAST_EXAMPLES_BYTES = 600_000
+"""Room that charts and tables leave for the examples; where they would not, fewer runs are shown with all parts."""
+
+_SCRIPT = files("manyhead.report").joinpath("template", "examples.js").read_text(encoding="utf-8").strip()
 
 
 def build_report(run_dirs: Sequence[Path]) -> str:
@@ -25,14 +31,7 @@ def build_report(run_dirs: Sequence[Path]) -> str:
     Raises:
         UsageError: No run is given, or a folder holds none of a run's files.
     """
-    folders = [Path(folder) for folder in run_dirs]
-    strange = [folder for folder in folders if not any((folder / name).is_file() for name in RUN_FILES)]
-    if strange or not folders:
-        lines = [f"{folder}: not a run folder; expected one that holds {', '.join(RUN_FILES)}" for folder in strange]
-        raise UsageError("\n".join(lines) or "no run is given; name one run folder or several")
-    runs = [run_part(read_run(folder)) for folder in folders]
-    tasks = list(dict.fromkeys(task.name for run in runs for task in run.tasks))
-    return _ENVIRONMENT.get_template("page.html.j2").render(runs=runs, tasks=tasks)
+    return render_page(gather_report(run_dirs))
 
 
 def write_report(run: Path) -> Path:
@@ -42,40 +41,50 @@ def write_report(run: Path) -> Path:
         UsageError: ``run`` is not a run folder.
         WriteError: The file could not be written.
     """
-    page = build_report([run])
-    path = Path(run) / "report.html"
-    partial = path.with_name(".report.html.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise WriteError(f"could not write {path}: {error}") from error
+    return write_page(gather_report([run]), Path(run) / "report.html")
+
+
+def write_page(report: Report, path: Path) -> Path:
+    """Write the page of ``report`` to ``path``, replacing an older one. Raises `WriteError` where it cannot be."""
+    page = render_page(report)
+    with writing(str(path)):
+        write_text(path, page)
     return path
 
 
-def _visible(value: object) -> object:
+def render_page(report: Report) -> str:
+    """The page, with as many rows of examples as fit."""
+    parts = min(MAX_PARTS, len(report.runs))
+    while (taken := len(_render(report, parts, []).encode())) > MAX_BYTES - LEAST_EXAMPLES_BYTES and parts > 1:
+        parts -= 1
+    examples = gather_examples(report.predictions(parts), budget_bytes=max(0, MAX_BYTES - taken))
+    return _render(report, parts, examples)
+
+
+def _render(report: Report, parts: int, examples: Sequence[TaskExamples]) -> str:
+    return _ENVIRONMENT.get_template("page.html.j2").render(
+        report=report,
+        runs=report.runs[:parts],
+        standings=STANDINGS,
+        examples=examples,
+        example_places={task.name: place for place, task in enumerate(examples)},
+        data=data_block(examples),
+        script=_SCRIPT,
+        script_hash=b64encode(sha256(_SCRIPT.encode()).digest()).decode(),
+    )
+
+
+def _seen(value: object) -> object:
     """Any text on its way into the page, with characters that could reorder, hide or break it spelled out."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return _UNSEEN.sub(lambda found: f"\\u{ord(found.group()):04x}", value)
-
-
-def _decimal(value: float | None, sign: str = "-") -> str:
-    """Three decimals, with a true minus; a dash where there is no value."""
-    return "\u2013" if value is None else f"{value:{sign}.3f}".replace("-", "\u2212")
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader("manyhead.report", "template"),
     autoescape=True,
     undefined=StrictUndefined,
-    finalize=_visible,
+    finalize=_seen,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.filters.update(decimal=_decimal, count="{:,}".format)
+_ENVIRONMENT.filters.update(decimal=decimal, count="{:,}".format, percent=percent)

@@ -4,9 +4,7 @@ A run may have been stopped at any moment, so every file may be missing, cut sho
 error: what cannot be read is left out, and ``missing`` and ``notes`` say so for the page.
 """
 
-import csv
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,25 +12,13 @@ from typing import Any
 
 import yaml
 
+from manyhead.report.cells import mapping, number
+from manyhead.report.predictions import Predictions, read_predictions
+
 Points = list[tuple[int, float]]
 """(step, value) in order of steps, all finite."""
 
-MAX_NUMBER = 1e99
-"""Numbers beyond it, either way, are taken for what no run measures, as are infinities."""
-
 RUN_FILES = ("recipe.yaml", "state.json", "metrics.jsonl", "summary.json")
-
-
-@dataclass
-class Predictions:
-    """The dev predictions of a task: how often each pair of cells occurs, and the names of the cells."""
-
-    pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """(target cell, prediction cell) to rows."""
-    names: dict[str, str] = field(default_factory=dict)
-    """Prediction cell to the class's name."""
-    truncated: int = 0
-    """Rows whose text was cut."""
 
 
 @dataclass
@@ -45,10 +31,18 @@ class Run:
     state: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
     losses: dict[str, Points] = field(default_factory=dict)
+    rates: Points = field(default_factory=list)
+    """Learning rates."""
+    norms: Points = field(default_factory=list)
+    """Norms of the whole gradient, before it was clipped."""
+    cosines: dict[tuple[str, str], Points] = field(default_factory=dict)
+    """Pair of tasks to the cosine between their gradients, of the steps that logged it."""
     evaluations: list[Mapping[str, Any]] = field(default_factory=list)
     """Records of dev evaluations with a step, in order."""
     stages: dict[str, int] = field(default_factory=dict)
     """Stage to its first recorded step."""
+    maps: Mapping[str, Any] = field(default_factory=dict)
+    """Task to its sentence map, as maps.json has it."""
     predictions: dict[str, Predictions] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     """Files that a finished run has and this one has not."""
@@ -69,17 +63,11 @@ class Run:
         scored = mapping(mapping(self.summary.get("dev")).get("tasks"))
         return list(dict.fromkeys([*mapping(self.recipe.get("tasks")), *scored, *self.losses, *evaluated]))
 
-
-def mapping(value: object) -> Mapping[str, Any]:
-    """``value`` with its keys as text if it is a mapping, else nothing."""
-    return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else {}
-
-
-def number(value: object) -> float | None:
-    """``value`` if it is a number that can be drawn and printed, else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_NUMBER:
-        return None
-    return value
+    def metric(self, task: str) -> str | None:
+        """The task's own metric, where the summary or the recipe says."""
+        recipe = mapping(mapping(self.recipe.get("tasks")).get(task))
+        named = mapping(self.summary.get("primary")).get(task) or recipe.get("metric")
+        return str(named) if named else None
 
 
 def read_run(folder: Path) -> Run:
@@ -89,6 +77,8 @@ def read_run(folder: Path) -> Run:
     run.recipe = mapping(_read(run, "recipe.yaml", yaml.safe_load) if run.recipe_text else None)
     run.state = mapping(_read(run, "state.json", json.loads))
     run.summary = mapping(_read(run, "summary.json", json.loads))
+    if (folder / "maps.json").is_file():
+        run.maps = mapping(mapping(_read(run, "maps.json", json.loads)).get("tasks"))
     _read_metrics(run)
     for task in run.tasks:
         _read_predictions(run, task)
@@ -140,25 +130,33 @@ def _add_record(run: Run, record: object) -> int:
                 unusable += 1
             else:
                 run.losses.setdefault(task, []).append((step, loss))
+        for key, points in (("lr", run.rates), ("grad_norm", run.norms)):
+            if (value := number(record.get(key))) is not None:
+                points.append((step, value))
+        _add_cosines(run, step, record)
     elif kind == "eval" and record.get("split", "dev") == "dev":
         run.evaluations.append(record)
     return unusable
 
 
+def _add_cosines(run: Run, step: int, record: Mapping[str, Any]) -> None:
+    """The cosines above the diagonal, which come in the order of the losses."""
+    rows, tasks = record.get("cosines"), list(mapping(record.get("losses")))
+    if not isinstance(rows, list):
+        return
+    for first, row in enumerate(rows[: len(tasks)]):
+        for second in range(first + 1, min(len(row), len(tasks)) if isinstance(row, list) else 0):
+            if (cosine := number(row[second])) is not None and abs(cosine) <= 1:
+                run.cosines.setdefault((tasks[first], tasks[second]), []).append((step, cosine))
+
+
 def _read_predictions(run: Run, task: str) -> None:
     name = f"predictions/{task}.dev.csv"
-    found = Predictions()
     try:
-        with (run.folder / name).open(encoding="utf-8", errors="replace", newline="") as file:
-            for row in csv.DictReader(file):
-                cell = row.get("prediction") or ""
-                found.pairs[row.get("target") or "", cell] += 1
-                found.names.setdefault(cell, row.get("label") or cell)
-                found.truncated += (row.get("truncated") or "").lower() in ("true", "1")
+        found = read_predictions(run.folder / name, task, mapping(mapping(run.recipe.get("tasks")).get(task)))
     except FileNotFoundError:
         run.missing.append(name)
-        return
-    except (OSError, ValueError, csv.Error) as error:
-        run.notes.append(f"{name} cannot be read to its end: {error}")
-    if found.pairs:
+    except (OSError, ValueError) as error:
+        run.notes.append(f"{name} cannot be read: {error}")
+    else:
         run.predictions[task] = found

@@ -1,47 +1,22 @@
 """What the page says of a run: scores, curves, facts and findings, arranged for reading but not laid out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from manyhead.evaluation.metrics import METRICS, constant_predictions, overall
-from manyhead.report.chart import Chart, Line, line_chart, trend
-from manyhead.report.matrix import Matrix, class_matrix, score_matrix
-from manyhead.report.read import Run, mapping, number
+from manyhead.evaluation.metrics import METRICS, overall
+from manyhead.evaluation.scored import Scored
+from manyhead.evaluation.statistics.intervals import overall_intervals
+from manyhead.report.cells import mapping, number
+from manyhead.report.charts.canvas import Chart
+from manyhead.report.charts.curves import MAX_LINES, Line, line_chart, trend
+from manyhead.report.charts.intervals import Row, interval_chart
+from manyhead.report.predictions import is_regression
+from manyhead.report.read import Run
+from manyhead.report.task_part import TaskPart, task_part, whole
+from manyhead.report.verdict import Score, headline
 
 MAX_RECIPE_CHARACTERS = 200_000
-
-
-@dataclass(frozen=True)
-class Score:
-    """A task's value of one metric beside the baseline's. ``gain`` is above 0 where the run is the better one."""
-
-    metric: str
-    value: float | None
-    baseline: float | None
-    is_primary: bool = False
-
-    @property
-    def gain(self) -> float | None:
-        """How much better than the baseline."""
-        if self.value is None or self.baseline is None:
-            return None
-        is_loss = self.metric in METRICS and not METRICS[self.metric].higher_is_better
-        return self.baseline - self.value if is_loss else self.value - self.baseline
-
-
-@dataclass(frozen=True)
-class TaskPart:
-    """What the page says of one task."""
-
-    name: str
-    n: int | None
-    examples: int | None
-    primary: Score
-    scores: list[Score]
-    charts: list[Chart]
-    matrix: Matrix | None
-    is_regression: bool
 
 
 @dataclass(frozen=True)
@@ -49,36 +24,43 @@ class RunPart:
     """What the page says of one run."""
 
     name: str
+    folder: str
+    """Name of its folder."""
     status: str
+    summary: str
+    """Seed, time, place and checkpoint in one line."""
+    headline: str
     facts: list[tuple[str, str]]
     notes: list[str]
     tasks: list[TaskPart]
     overall: list[Score]
-    chart: Chart | None
+    intervals: Chart | None
+    charts: list[Chart]
     recipe: str
 
 
-def run_part(run: Run) -> RunPart:
-    """Arrange what was read of ``run``."""
+def run_part(run: Run, *, with_errors: bool = True) -> RunPart:
+    """Arrange what was read of ``run``; looking at errors takes most of the time."""
     dev, baseline = _dev_scores(run), mapping(mapping(run.summary.get("baseline")).get("tasks"))
     primary = {task: _primary(run, task) for task in run.tasks}
     tasks = [
-        _task_part(run, task, primary[task], mapping(dev.get(task)), mapping(baseline.get(task))) for task in primary
-    ]
-    totals = [
-        Score(name, value, base)
-        for name, value, base in zip(
-            ("overall", "overall_raw"), _overall(dev, primary), _overall(baseline, primary), strict=True
+        task_part(
+            run, task, primary[task], mapping(dev.get(task)), mapping(baseline.get(task)), with_errors=with_errors
         )
+        for task in primary
     ]
     return RunPart(
         name=_text(run.summary.get("name") or run.recipe.get("name") or run.folder.name),
+        folder=run.folder.resolve().name,
         status=_text(run.summary.get("status") or run.state.get("status") or "unknown"),
+        summary=_summary(run),
+        headline=headline({task.name: task.primary for task in tasks}),
         facts=_facts(run),
-        notes=[*_missing(run), *run.notes, *_findings(run, tasks)],
+        notes=[*_missing(run), *run.notes, *_findings(run)],
         tasks=tasks,
-        overall=totals,
-        chart=_overall_chart(run),
+        overall=_totals(tasks, _overall(dev, primary), _overall(baseline, primary)),
+        intervals=_interval_chart(tasks),
+        charts=_charts(run),
         recipe=_recipe(run),
     )
 
@@ -95,8 +77,7 @@ def _dev_scores(run: Run) -> Mapping[str, Any]:
 
 def _primary(run: Run, task: str) -> str:
     recipe = mapping(mapping(run.recipe.get("tasks")).get(task))
-    named = mapping(run.summary.get("primary")).get(task) or recipe.get("metric")
-    return str(named) if named else ("pearson" if recipe.get("kind") == "regression" else "accuracy")
+    return run.metric(task) or ("pearson" if is_regression(recipe) else "accuracy")
 
 
 def _overall(scores: Mapping[str, Any], primary: Mapping[str, str]) -> tuple[float | None, float | None]:
@@ -109,60 +90,56 @@ def _overall(scores: Mapping[str, Any], primary: Mapping[str, str]) -> tuple[flo
     return overall(values, primary)
 
 
-def _task_part(run: Run, task: str, primary: str, dev: Mapping[str, Any], baseline: Mapping[str, Any]) -> TaskPart:
-    recipe = mapping(mapping(run.recipe.get("tasks")).get(task))
-    scores = [
-        Score(name, number(dev.get(name)), number(baseline.get(name)), name == primary)
-        for name in dict.fromkeys([primary, *(key for key in dev if key != "n")])
+def _totals(
+    tasks: list[TaskPart], values: tuple[float | None, float | None], baselines: tuple[float | None, float | None]
+) -> list[Score]:
+    """``overall`` and ``overall_raw``, with intervals where each task has predictions of its own metric."""
+    scored: dict[str, Scored] = {
+        task.name: task.scored
+        for task in tasks
+        if task.scored is not None and task.scored.metric == task.primary.metric
+    }
+    whole_of = len(scored) == len(tasks) and None not in values
+    intervals = overall_intervals(scored) if whole_of and scored else (None, None)
+    return [
+        Score(name, value, base)
+        if interval is None
+        else Score(name, value, base, low=interval.low, high=interval.high, reason=interval.reason)
+        for name, value, base, interval in zip(("overall", "overall_raw"), values, baselines, intervals, strict=True)
     ]
-    is_regression = recipe.get("kind") == "regression" or primary in ("pearson", "spearman", "mse", "exact_match")
-    predictions, matrix = run.predictions.get(task), None
-    if predictions is not None:
-        build, extra = (score_matrix, "range") if is_regression else (class_matrix, "labels")
-        matrix = build(predictions, recipe.get(extra))
-    return TaskPart(
-        name=task,
-        n=_whole(dev.get("n")),
-        examples=_whole(mapping(run.summary.get("examples")).get(task)),
-        primary=scores[0],
-        scores=scores,
-        charts=_task_charts(run, task, scores),
-        matrix=matrix,
-        is_regression=is_regression,
-    )
 
 
-def _task_charts(run: Run, task: str, scores: Sequence[Score]) -> list[Chart]:
-    primary = scores[0]
-    shown = [s for s in scores if s.is_primary or (s.metric in METRICS and METRICS[s.metric].bounded)]
-    lines = [
-        Line(score.metric, _curve(run, task, score.metric), "main" if score.is_primary else "side", index)
-        for index, score in enumerate(shown)
+def _interval_chart(tasks: list[TaskPart]) -> Chart | None:
+    scores = {task.name: task.primary for task in tasks}
+    rows = [
+        Row(name, score.value, score.low, score.high, score.baseline)
+        for name, score in scores.items()
+        if score.value is not None and score.metric in METRICS and METRICS[score.metric].bounded
     ]
-    steps = [step for line in lines for step, _ in line.points]
-    if steps and primary.baseline is not None:
-        ends = [(min(steps), primary.baseline), (max(steps), primary.baseline)]
-        lines.append(Line(f"majority baseline, {primary.metric}", ends, "baseline"))
-    best = number(mapping(run.summary.get("best")).get("step"))
-    charts = [
-        line_chart("Training loss", trend("loss", run.losses.get(task, [])), span=run.span, stages=run.stages),
-        line_chart("Dev scores", lines[::-1], span=run.span, stages=run.stages, best=best),
-    ]
-    return [chart for chart in charts if chart is not None]
+    return interval_chart("intervals", "Dev scores and their 95\u00a0% intervals", rows)
 
 
-def _overall_chart(run: Run) -> Chart | None:
+def _charts(run: Run) -> list[Chart]:
     best = number(mapping(run.summary.get("best")).get("step"))
     lines = [
         Line(name, _overall_curve(run, name), style, colour)
         for colour, (name, style) in enumerate((("overall", "main"), ("overall_raw", "side")))
     ]
-    return line_chart("Overall on dev", lines[::-1], span=run.span, stages=run.stages, best=best)
-
-
-def _curve(run: Run, task: str, metric: str) -> list[tuple[int, float]]:
-    found = ((record["step"], mapping(mapping(record.get("tasks")).get(task))) for record in run.evaluations)
-    return [(step, value) for step, scores in found if (value := number(scores.get(metric))) is not None]
+    cosines = [
+        trend(f"{first} and {second}", points, colour)[-1]
+        for colour, ((first, second), points) in enumerate(list(run.cosines.items())[: MAX_LINES - 1])
+    ]
+    if cosines:
+        steps = [step for line in cosines for step, _ in line.points]
+        cosines.append(Line("below it, they conflict", [(min(steps), 0.0), (max(steps), 0.0)], "baseline"))
+    common: dict[str, Any] = {"span": run.span, "stages": run.stages}
+    charts = [
+        line_chart("overall", "Overall on dev", lines[::-1] if len(run.evaluations) > 1 else [], best=best, **common),
+        line_chart("conflict", "Cosines between the tasks' gradients", cosines, **common),
+        line_chart("rate", "Learning rate", [Line("learning rate", run.rates)], **common),
+        line_chart("norm", "Gradient norm", trend("gradient norm", run.norms), **common),
+    ]
+    return [chart for chart in charts if chart is not None]
 
 
 def _overall_curve(run: Run, name: str) -> list[tuple[int, float]]:
@@ -173,34 +150,39 @@ def _missing(run: Run) -> list[str]:
     return [f"Not in the run folder, so not on this page: {', '.join(run.missing)}."] if run.missing else []
 
 
-def _findings(run: Run, tasks: Sequence[TaskPart]) -> list[str]:
-    """What a reader of the scores should know."""
+def _findings(run: Run) -> list[str]:
+    """What a reader of the scores should know of the whole run."""
     found: list[str] = []
-    for task in tasks:
-        primary = task.primary
-        if primary.gain is not None and primary.gain <= 0:
-            found.append(f"{task.name} is not better than its majority baseline ({primary.metric}).")
-        predictions = run.predictions.get(task.name)
-        if predictions is None:
-            continue
-        if constant_predictions([cell for _, cell in predictions.pairs]):
-            found.append(f"{task.name} gives the same prediction for every dev example; correlations are then 0.")
-        if predictions.truncated:
-            rows = predictions.pairs.total()
-            found.append(
-                f"{task.name}: {predictions.truncated:,} of {rows:,} dev texts were cut to the longest length."
-            )
-        if task.matrix is not None and task.matrix.unplaced:
-            found.append(f"{task.name}: {task.matrix.unplaced:,} dev predictions fit no class or are no numbers.")
+    if run.summary and run.recipe and not run.recipe.get("select_on"):
+        found.append(
+            "The checkpoint was picked by the dev rows it is scored on, so all scores are a little too good; "
+            "select_on: {dev: 0.5} keeps the two apart."
+        )
+    last, best = run.evaluations[-1:], whole(mapping(run.summary.get("best")).get("step"))
+    if len(run.evaluations) > 2 and best is not None and last[0]["step"] == best:
+        found.append("The last checkpoint is the best one: longer training may help.")
     return found
+
+
+def _summary(run: Run) -> str:
+    hardware = mapping(run.state.get("hardware"))
+    step = whole(mapping(run.summary.get("best")).get("step"))
+    seed, seconds = run.summary.get("seed", run.recipe.get("seed")), _duration(number(run.summary.get("seconds")))
+    parts = [
+        None if seed is None else f"seed {_text(seed)}",
+        seconds and f"{seconds} of training",
+        hardware.get("device") and f"on {_text(hardware['device'])}",
+        None if step is None else f"best at step {step:,}",
+    ]
+    return " · ".join(part for part in parts if part)
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
     """The header's lines: name and text, without those the run says nothing of."""
     clock = {**mapping(run.state.get("time")), **run.state}
     best = mapping(run.summary.get("best"))
-    step = _whole(best.get("step"))
-    examples = [_whole(count) or 0 for count in mapping(run.summary.get("examples")).values()]
+    step = whole(best.get("step"))
+    examples = [whole(count) or 0 for count in mapping(run.summary.get("examples")).values()]
     facts = [
         ("Seed", run.summary.get("seed", run.recipe.get("seed"))),
         ("Started", clock.get("started") or clock.get("created")),
@@ -223,13 +205,8 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _whole(value: object) -> int | None:
-    found = number(value)
-    return None if found is None else int(found)
-
-
 def _count(value: object) -> str | None:
-    found = _whole(value)
+    found = whole(value)
     return None if found is None else f"{found:,}"
 
 
