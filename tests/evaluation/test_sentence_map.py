@@ -1,4 +1,4 @@
-"""Sentences in a plane: three vectors against the model's own poolings, a sample alike over classes, and S4's picture."""
+"""Sentences in a plane: vectors against the model's own poolings, samples alike over classes, and S4's picture."""
 
 import json
 from pathlib import Path
@@ -144,9 +144,9 @@ SENTENCES = (
 )
 
 
-def distances(points: np.ndarray) -> tuple[float, float, float]:
+def distances(points: np.ndarray) -> list[float]:
     """Between the first two of three points, the first and the third, the second and the third."""
-    return tuple(float(np.linalg.norm(points[a] - points[b])) for a, b in ((0, 1), (0, 2), (1, 2)))
+    return [float(np.linalg.norm(points[a] - points[b])) for a, b in ((0, 1), (0, 2), (1, 2))]
 
 
 @pytest.mark.embedded
