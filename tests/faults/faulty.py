@@ -103,6 +103,7 @@ def lasting(path: Path) -> dict[str, str]:
             found[f"model/{file.relative_to(path / 'model')}"] = _digest(file.read_bytes())
     for file in sorted((path / "predictions").glob("*")):
         found[f"predictions/{file.name}"] = _digest(file.read_bytes())
+    found["maps"] = _digest((path / "maps.json").read_bytes())
     summary = json.loads((path / "summary.json").read_text())
     found["summary"] = _digest(json.dumps({key: value for key, value in summary.items() if key != "seconds"}).encode())
     if (path / "best").is_symlink():

@@ -87,7 +87,7 @@ def test_stopped_and_resumed_it_ends_the_same(encoder: Path, tmp_path: Path) -> 
 
 
 def test_too_few_rows_are_refused_before_training(encoder: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(encoder) | {"select_on": {"dev": 0.5}}
+    recipe: dict[str, Any] = {**tiny_recipe(encoder), "select_on": {"dev": 0.5}}
     recipe["tasks"]["reviews"]["limit"] = {"train": 24, "dev": 1}
     with pytest.raises(DataError, match=r"select_on.dev: 1 dev rows of reviews cannot be divided"):
         train(load_recipe(recipe), out=tmp_path / "run")

@@ -87,6 +87,7 @@ def test_a_run_folder_holds_what_was_promised(encoder: Path, tmp_path: Path) -> 
         "best",
         "model",
         "summary.json",
+        "maps.json",
         "predictions",
         "report.html",
     } <= names
