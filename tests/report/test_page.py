@@ -356,6 +356,7 @@ def test_findings_are_told(make_run: MakeRun) -> None:
     (run / "summary.json").write_text(json.dumps(summary))
     text = check(build_report([run])).text
     assert "pearson is 0.000" in text
+    assert "so they are not those that the run was scored by" not in text, "constant predictions score 0 too"
     assert "there is no interval: 10 examples tell too little" in text
     assert "10 of 10 dev texts were cut" in text
     assert "1 of 11 dev predictions fit no class or are no numbers." in text
