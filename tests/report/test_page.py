@@ -440,6 +440,7 @@ def test_of_three_examples_it_says_what_it_cannot_say(make_run: MakeRun) -> None
     assert "3 examples tell too little of pearson" in text
     assert text.count("3 dev examples tell large differences only.") == 2
     assert "3 examples: too few to say much." in text
+    assert "so they are not those that the run was scored by." in text
 
 
 def test_one_class_and_one_prediction_are_told(make_run: MakeRun) -> None:
