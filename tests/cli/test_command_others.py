@@ -113,11 +113,15 @@ def test_reports_are_written_anew(trained: Path, tmp_path: Path) -> None:
 
 
 def test_a_report_of_two_runs_figures_and_tables(trained: Path, tmp_path: Path) -> None:
-    shutil.copytree(trained, tmp_path / "run", symlinks=True)
+    part = tmp_path / "part"
+    part.mkdir()
+    shutil.copy(trained / "summary.json", part)
     page, figures, tables = tmp_path / "both.html", tmp_path / "figures", tmp_path / "tables"
-    found = document("report", trained, tmp_path / "run", "--out", page, "--figures", figures, "--tables", tables)
-    assert found["reports"] == [str(page)]
+    found = document("report", part, trained, "--out", page)
+    assert found == {"reports": [str(page)], "figures": [], "tables": []}
     assert "2 runs" in page.read_text(encoding="utf-8")
+    found = document("report", part, "--figures", figures, "--tables", tables)
+    assert found["reports"] == [str(part / "report.html")]
     for kind, folder in (("figures", figures), ("tables", tables)):
         assert sorted(found[kind]) == sorted(map(str, folder.iterdir()))
         assert found[kind]

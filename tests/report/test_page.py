@@ -356,6 +356,7 @@ def test_findings_are_told(make_run: MakeRun) -> None:
     (run / "summary.json").write_text(json.dumps(summary))
     text = check(build_report([run])).text
     assert "pearson is 0.000" in text
+    assert "so they are not those that the run was scored by" not in text, "constant predictions score 0 too"
     assert "there is no interval: 10 examples tell too little" in text
     assert "10 of 10 dev texts were cut" in text
     assert "1 of 11 dev predictions fit no class or are no numbers." in text
@@ -439,6 +440,7 @@ def test_of_three_examples_it_says_what_it_cannot_say(make_run: MakeRun) -> None
     assert "3 examples tell too little of pearson" in text
     assert text.count("3 dev examples tell large differences only.") == 2
     assert "3 examples: too few to say much." in text
+    assert "so they are not those that the run was scored by." in text
 
 
 def test_one_class_and_one_prediction_are_told(make_run: MakeRun) -> None:

@@ -7,17 +7,20 @@ from typing import Any
 from manyhead.evaluation.errors.analysis import analyse
 from manyhead.evaluation.metrics import METRICS, constant_predictions
 from manyhead.evaluation.scored import Scored
-from manyhead.evaluation.statistics.intervals import score_interval
+from manyhead.evaluation.statistics.intervals import score_interval, score_of
 from manyhead.report.cells import mapping, number
 from manyhead.report.charts.canvas import Chart
 from manyhead.report.charts.curves import Line, line_chart, trend
 from manyhead.report.predictions import Predictions, is_regression
 from manyhead.report.read import Run
 from manyhead.report.task_errors import TaskErrors, task_errors
+from manyhead.report.text import decimal
 from manyhead.report.verdict import Score
 
 MAX_CLASSES = 1000
 """Of a task whose errors are looked at: tables of them grow by the square."""
+MAX_ROUNDING = 0.001
+"""Difference between a score and that of the predictions, which are written with fewer digits."""
 POOR_CALIBRATION = 0.1
 """An expected calibration error from which on it is told as a doubt."""
 
@@ -54,7 +57,7 @@ def task_part(
     scored = None if predictions is None else predictions.scored
     names = dict.fromkeys([primary, *(key for key in dev if key != "n")])
     scores = [_score(name, name == primary, dev, baseline, scored) for name in names]
-    errors, doubts = None, _doubts(predictions)
+    errors, doubts = None, [*_doubts(predictions), *_contradiction(scores[0], scored)]
     if scored is not None and len(scored.labels) > MAX_CLASSES:
         doubts.append(f"It has {len(scored.labels):,} classes; errors are looked at for up to {MAX_CLASSES:,}.")
     elif scored is not None and with_errors:
@@ -95,6 +98,16 @@ def _score(
     if value is None:
         value = number(interval.value)
     return Score(name, value, base, is_primary, interval.low, interval.high, interval.reason)
+
+
+def _contradiction(primary: Score, scored: Scored | None) -> list[str]:
+    """That the predictions are not those of the score."""
+    if scored is None or primary.value is None or not _fits(primary.metric, scored):
+        return []
+    found = score_of(scored, primary.metric)
+    if abs(found - primary.value) <= MAX_ROUNDING:
+        return []
+    return [f"The predictions score {decimal(found)}, so they are not those that the run was scored by."]
 
 
 def _fits(metric: str, scored: Scored) -> bool:

@@ -65,7 +65,7 @@
   function line(row, names) {
     const made = element("tr"), first = element("th", undefined, "text");
     first.scope = "row";
-    row[1].forEach((text) => first.append(element("p", text)));
+    row[1].forEach((text) => { const shown = element("p", text); shown.dir = "auto"; first.append(shown); });
     first.append(element("small", row[0]));
     made.append(first, value(names[0], row[3]));
     row[4].forEach((said, index) => {
