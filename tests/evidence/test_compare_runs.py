@@ -4,6 +4,7 @@ import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ Vary = Callable[..., Path]
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    recipe = tiny_recipe(tiny_encoder(folder / "encoder"), epochs=1) | {"select_on": {"dev": 0.5}}
+    recipe: dict[str, Any] = {**tiny_recipe(tiny_encoder(folder / "encoder"), epochs=1), "select_on": {"dev": 0.5}}
     for task in recipe["tasks"].values():
         task["limit"] = {"train": 8, "dev": 80}
     manyhead.train(recipe, out=folder / "run")
