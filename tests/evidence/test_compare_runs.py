@@ -22,9 +22,10 @@ Vary = Callable[..., Path]
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    recipe: dict[str, Any] = {**tiny_recipe(tiny_encoder(folder / "encoder"), epochs=1), "select_on": {"dev": 0.5}}
+    recipe = tiny_recipe(tiny_encoder(folder / "encoder"), epochs=1)
     for task in recipe["tasks"].values():
         task["limit"] = {"train": 8, "dev": 80}
+    recipe["select_on"] = {"dev": 0.5}
     manyhead.train(recipe, out=folder / "run")
     return folder / "run"
 
@@ -33,8 +34,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def vary(trained: Path, tmp_path: Path) -> Vary:
     """A copy of the run under another seed, with other predictions and keys of its recipe."""
 
-    def make(name: str, seed: int, skill: float = 0.5, **changes: object) -> Path:
-        path = tmp_path / name
+    def make(folder: str, seed: int, skill: float = 0.5, **changes: object) -> Path:
+        path = tmp_path / folder
         shutil.copytree(trained, path, symlinks=True)
         recipe = yaml.safe_load((path / "recipe.yaml").read_text()) | {"seed": seed} | changes
         (path / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
