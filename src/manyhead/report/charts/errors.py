@@ -162,6 +162,7 @@ def reliability_chart(key: str, title: str, bins: Sequence[Bin], ece: float, bef
         if before:
             _, x, y = zip(*before, strict=True)
             axes.plot(x, y, color=COLOURS[1], linewidth=1.5, linestyle=(0, (5, 2)), clip_on=False, label="before")
+            dots(axes, x, y, colour=COLOURS[1], size=4)
             axes.plot([], [], color=COLOURS[0], linewidth=4, label="at its temperature")
             legend(axes, columns=2)
     said = "; ".join(
@@ -184,7 +185,7 @@ def map_chart(key: str, title: str, points: ArrayLike, groups: Sequence[int], na
         axes.set_ylim(-extent[1], extent[1])
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.spines[["left", "bottom"]].set_visible(False)
+        axes.spines[:].set(visible=True, color=LINE)
         for group, name in enumerate(names):
             colour = COLOURS[group] if group < len(COLOURS) else LINE
             dots(axes, *places[of == group].T, colour=colour, size=4.5, alpha=0.7)
