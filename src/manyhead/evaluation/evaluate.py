@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from manyhead.data.task_data import TaskData
 from manyhead.evaluation.metrics import constant_sides, overall, task_scores
+from manyhead.evaluation.scored import Scored
 from manyhead.inference.frozen import FrozenModel, frozen
 from manyhead.inference.outputs import TaskPredictions, predict_store
 from manyhead.model import MultiTaskModel
@@ -19,7 +20,8 @@ class Evaluation:
     """Scores per task and over tasks; ``predictions`` are kept by task for files and reports.
 
     ``overall`` maps correlations to (r + 1) / 2, ``overall_raw`` does not; None where a task is absent or unbounded.
-    ``constant`` tells by task what makes its correlations 0 by definition: see `constant_sides`.
+    ``constant`` tells by task what makes its correlations 0 by definition: see `constant_sides`. ``scored`` has the
+    predictions beside their targets.
     """
 
     tasks: Scores
@@ -27,6 +29,7 @@ class Evaluation:
     overall_raw: float | None
     predictions: Mapping[str, TaskPredictions] = field(repr=False)
     constant: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]], repr=False)
+    scored: Mapping[str, Scored] = field(default_factory=dict[str, Scored], repr=False)
 
     def as_dict(self) -> dict[str, object]:
         """The JSON of ``manyhead evaluate``."""
@@ -46,6 +49,7 @@ def evaluate(
     scores: Scores = {}
     predictions: dict[str, TaskPredictions] = {}
     constant: dict[str, tuple[str, ...]] = {}
+    scored: dict[str, Scored] = {}
     for name, split in data.items():
         task = recipe.tasks[name]
         found = predict_store(
@@ -56,6 +60,10 @@ def evaluate(
         predictions[name] = found
         constant[name] = constant_sides(found.values, split.targets)
         scores[name] = task_scores(task.kind, found.values, split.targets, task.range, len(task.label_names))
+        labels = tuple(task.label_names)
+        scored[name] = Scored(
+            name, task.kind, task.metric, split.ids, split.targets, found.values, labels=labels, range=task.range
+        )
     primary = {name: task.metric for name, task in recipe.tasks.items()}
     mean, raw = overall(scores, primary)
-    return Evaluation(scores, mean, raw, predictions, constant)
+    return Evaluation(scores, mean, raw, predictions, constant, scored)
