@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from manyhead.data.examples import Examples
     from manyhead.evaluation.evaluate import Evaluation
+    from manyhead.evaluation.statistics.intervals import Interval
     from manyhead.recipe.schema import Recipe, Task
 
 EXAMPLES = (
@@ -59,10 +60,13 @@ def evaluate(
         if not tasks and (absent := [name for name in stored.recipe.tasks if name not in examples]):
             output.note(f"without {split} data, so left out: {', '.join(absent)}")
         found = score_examples(stored, examples, note=output.note)
+        intervals = intervals_of(found)
         if as_json:
-            output.document(found.as_dict())
+            output.document(
+                {**found.as_dict(), "intervals": {name: each.as_dict() for name, each in intervals.items()}}
+            )
         else:
-            output.show(*_shown(found, stored.recipe))
+            output.show(*_shown(found, stored.recipe, intervals))
         _note_constants(found, output)
 
 
@@ -114,6 +118,17 @@ def score_examples(stored: Stored, examples: "Mapping[str, Examples]", *, note: 
     return evaluate_tasks(model.frozen, stored.recipe, data, model.objectives, tick=tick)
 
 
+def intervals_of(found: "Evaluation") -> "dict[str, Interval]":
+    """Of each task's own metric, and of "overall" and "overall_raw" where there are such means."""
+    from manyhead.evaluation.statistics.intervals import overall_intervals, score_interval
+
+    intervals = {name: score_interval(each) for name, each in found.scored.items()}
+    if found.overall is not None:
+        both = zip(("overall", "overall_raw"), overall_intervals(found.scored), strict=True)
+        intervals |= {name: each for name, each in both if each is not None}
+    return intervals
+
+
 def _open(recipe: "Recipe", name: str, task: "Task", split: SplitName, file: Path | None) -> "Examples | None":
     from manyhead.data.examples import read_examples, reference_of
     from manyhead.data.resolve import resolve_files
@@ -141,15 +156,20 @@ def _ticker(total: int, note: Callable[[str], None]) -> Callable[[int], None]:
     return tick
 
 
-def _shown(found: "Evaluation", recipe: "Recipe") -> "list[RenderableType]":
+def _shown(found: "Evaluation", recipe: "Recipe", intervals: "Mapping[str, Interval]") -> "list[RenderableType]":
     rows: list[tuple[object, ...]] = []
+    ends = {name: _ends(interval) for name, interval in intervals.items()}
     for name, scores in found.tasks.items():
         metric = recipe.tasks[name].metric
         others = [f"{other} {score(value)}" for other, value in scores.items() if other not in (metric, "n")]
-        rows.append((name, metric, ", ".join(others), score(scores[metric]), f"{scores['n']:,}"))
-    rows += [("overall", "mean, correlations as (r+1)/2", "", score(found.overall), "")]
-    rows += [("overall_raw", "mean", "", score(found.overall_raw), "")]
-    return [table(("task", "metric", "others", "score", "n"), rows, left=3)]
+        rows.append((name, metric, ", ".join(others), score(scores[metric]), ends[name], f"{scores['n']:,}"))
+    means = (("overall", "mean, correlations as (r+1)/2", found.overall), ("overall_raw", "mean", found.overall_raw))
+    rows += [(name, what, "", score(value), ends.get(name, "-"), "") for name, what, value in means]
+    return [table(("task", "metric", "others", "score", "95 % interval", "n"), rows, left=3)]
+
+
+def _ends(interval: "Interval") -> str:
+    return "-" if interval.low is None else f"{score(interval.low)} to {score(interval.high)}"
 
 
 def _note_constants(found: "Evaluation", output: Output) -> None:
