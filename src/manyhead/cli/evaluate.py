@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from manyhead.cli.options import DataDir, Json, Overrides, Plugins, Precision, Quiet, RunOrModel, listed
-from manyhead.cli.output import Output, score, speaking, table
+from manyhead.cli.output import Output, interval_ends, score, speaking, table
 from manyhead.cli.stored import Stored, find_model
 from manyhead.errors import DataError, Problem, UsageError
 
@@ -50,6 +50,8 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Score a model on data with targets."""
+    from manyhead.evaluation.statistics.intervals import intervals_of
+
     with speaking(as_json=as_json, quiet=quiet) as output:
         if file is not None and len(listed(tasks)) != 1:
             raise UsageError(f"--file with {len(listed(tasks))} tasks; expected one; name it by --task")
@@ -60,7 +62,7 @@ def evaluate(
         if not tasks and (absent := [name for name in stored.recipe.tasks if name not in examples]):
             output.note(f"without {split} data, so left out: {', '.join(absent)}")
         found = score_examples(stored, examples, note=output.note)
-        intervals = intervals_of(found)
+        intervals = intervals_of(found.scored, means=found.overall is not None)
         if as_json:
             output.document(
                 {**found.as_dict(), "intervals": {name: each.as_dict() for name, each in intervals.items()}}
@@ -118,17 +120,6 @@ def score_examples(stored: Stored, examples: "Mapping[str, Examples]", *, note: 
     return evaluate_tasks(model.frozen, stored.recipe, data, model.objectives, tick=tick)
 
 
-def intervals_of(found: "Evaluation") -> "dict[str, Interval]":
-    """Of each task's own metric, and of "overall" and "overall_raw" where there are such means."""
-    from manyhead.evaluation.statistics.intervals import overall_intervals, score_interval
-
-    intervals = {name: score_interval(each) for name, each in found.scored.items()}
-    if found.overall is not None:
-        both = zip(("overall", "overall_raw"), overall_intervals(found.scored), strict=True)
-        intervals |= {name: each for name, each in both if each is not None}
-    return intervals
-
-
 def _open(recipe: "Recipe", name: str, task: "Task", split: SplitName, file: Path | None) -> "Examples | None":
     from manyhead.data.examples import read_examples, reference_of
     from manyhead.data.resolve import resolve_files
@@ -158,7 +149,7 @@ def _ticker(total: int, note: Callable[[str], None]) -> Callable[[int], None]:
 
 def _shown(found: "Evaluation", recipe: "Recipe", intervals: "Mapping[str, Interval]") -> "list[RenderableType]":
     rows: list[tuple[object, ...]] = []
-    ends = {name: _ends(interval) for name, interval in intervals.items()}
+    ends = {name: interval_ends(each.low, each.high) for name, each in intervals.items()}
     for name, scores in found.tasks.items():
         metric = recipe.tasks[name].metric
         others = [f"{other} {score(value)}" for other, value in scores.items() if other not in (metric, "n")]
@@ -166,10 +157,6 @@ def _shown(found: "Evaluation", recipe: "Recipe", intervals: "Mapping[str, Inter
     means = (("overall", "mean, correlations as (r+1)/2", found.overall), ("overall_raw", "mean", found.overall_raw))
     rows += [(name, what, "", score(value), ends.get(name, "-"), "") for name, what, value in means]
     return [table(("task", "metric", "others", "score", "95 % interval", "n"), rows, left=3)]
-
-
-def _ends(interval: "Interval") -> str:
-    return "-" if interval.low is None else f"{score(interval.low)} to {score(interval.high)}"
 
 
 def _note_constants(found: "Evaluation", output: Output) -> None:
