@@ -52,11 +52,12 @@ def side_by_side(
         found = compare_runs(folders)
     except ManyheadError as error:
         return SideBySide(problem=str(error), curves=curves, disagreements=disagreements)
-    sides = [_against(each, place) for place, each in enumerate(found.comparisons, 1)]
+    sides = [against(each, place) for place, each in enumerate(found.comparisons, 1)]
     return SideBySide(sides, None, found.selected, curves, disagreements)
 
 
-def _against(comparison: Comparison, place: int) -> Against:
+def against(comparison: Comparison, place: int) -> Against:
+    """What the page says of one comparison, the ``place``-th on it."""
     rows = [*comparison.tasks, *([] if comparison.overall is None else [comparison.overall])]
     drawn = [
         Row(row.task, row.difference.value, row.difference.low, row.difference.high)

@@ -62,7 +62,7 @@ def render_page(report: Report) -> str:
 
 
 def _render(report: Report, parts: int, examples: Sequence[TaskExamples]) -> str:
-    return _ENVIRONMENT.get_template("page.html.j2").render(
+    return ENVIRONMENT.get_template("page.html.j2").render(
         report=report,
         runs=report.runs[:parts],
         standings=STANDINGS,
@@ -79,7 +79,7 @@ def _seen(value: object) -> object:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-_ENVIRONMENT = Environment(
+ENVIRONMENT = Environment(
     loader=PackageLoader("manyhead.report", "template"),
     autoescape=True,
     undefined=StrictUndefined,
@@ -87,4 +87,5 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.filters.update(decimal=decimal, count="{:,}".format, percent=percent)
+"""Templates of pages, in which any text is escaped and spelled out where it could not be seen."""
+ENVIRONMENT.filters.update(decimal=decimal, count="{:,}".format, percent=percent)

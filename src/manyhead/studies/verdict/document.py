@@ -14,6 +14,7 @@ from manyhead.data.selection import selection_note
 from manyhead.evaluation.scored import Scored
 from manyhead.evaluation.statistics.comparison import OVERALL, Comparison, compare_sides
 from manyhead.recipe.schema import Recipe
+from manyhead.report.sharing import TextTable, sharing_page
 from manyhead.studies.folder import StudyFolder
 from manyhead.studies.runs import PlannedRun
 from manyhead.studies.table import clock, facts_of, piped
@@ -62,9 +63,13 @@ class Runs:
         return list({run.digest: run for run in (*self.trials, *compared)}.values())
 
 
-def verdict_document(header: Header, runs: Runs, alone: Side, shared: Side, folder: StudyFolder) -> dict[str, Any]:
-    """Everything that is known. ``alone`` and ``shared`` hold the seeds of which all runs finished."""
-    found = compare_sides(alone, shared, names=(ALONE, SHARED)) if shared else None
+def compared(alone: Side, shared: Side) -> Comparison | None:
+    """The shared side against the single models; None where of no seed all runs finished."""
+    return compare_sides(alone, shared, names=(ALONE, SHARED)) if shared else None
+
+
+def verdict_document(header: Header, runs: Runs, found: Comparison | None, folder: StudyFolder) -> dict[str, Any]:
+    """Everything that is known."""
     failures = [_failure(run, folder) for run in runs.all if folder.summary(run) is None]
     return {
         "verdict": header.recipe.name,
@@ -72,7 +77,7 @@ def verdict_document(header: Header, runs: Runs, alone: Side, shared: Side, fold
         "tasks": list(header.tasks),
         "comparison": None if found is None else found.as_dict(),
         "command": list(header.command),
-        "seeds": {"asked": header.seeds, "compared": len(shared)},
+        "seeds": {"asked": header.seeds, "compared": 0 if found is None else len(found.tasks[0].scores[1])},
         "budget": {"examples": header.examples, "equal": header.equal, "words": _EQUAL[header.equal]},
         "selection": selection_note(runs.chosen[SHARED][0].recipe),
         "tuning": {name: tuned.as_dict() for name, tuned in runs.rates.items()},
@@ -95,6 +100,13 @@ def markdown_text(document: Mapping[str, Any]) -> str:
     lines += [piped(columns), piped([":--", *("--:" for _ in columns[1:])]), *map(piped, rows), ""]
     lines += ["## How", "", *(f"- {line}" for line in how_lines(document))]
     return "\n".join(lines) + "\n"
+
+
+def html_text(document: Mapping[str, Any], found: Comparison | None) -> str:
+    """The page as HTML."""
+    scores = TextTable("Scores on dev rows that picked no checkpoint, mean over seeds", *score_rows(document), left=2)
+    costs = TextTable("What each side cost", *cost_rows(document))
+    return sharing_page(document["verdict"], document["sentence"], found, [scores, costs], how_lines(document))
 
 
 def score_rows(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -185,9 +197,10 @@ def _sentence(found: Comparison | None, header: Header, failures: Sequence[Mappi
     for each in found.tasks:
         named[each.verdict].append(each.task)
     parts = [f"Sharing {word} {_listed(named[word])}" for word in ("helped", "hurt") if named[word]]
-    if named["no evidence"]:
-        who = "any task" if len(named["no evidence"]) == len(header.tasks) else _listed(named["no evidence"])
-        parts.append(f"{'there' if parts else 'There'} is no evidence that it helped or hurt {who}")
+    unknown = named["no evidence"]
+    if len(unknown) == len(header.tasks):
+        return "There is no evidence that sharing helped or hurt any task."
+    parts += [f"there is no evidence either way for {_listed(unknown)}"] if unknown else []
     return f"{'; '.join(parts)}."
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from manyhead.errors import UsageError
 from manyhead.evaluation.scored import Scored
+from manyhead.evaluation.statistics.comparison import Comparison
 from manyhead.evidence.predictions import read_predictions
 from manyhead.files import write_json, write_text, writing
 from manyhead.recipe.layers import Overrides
@@ -19,7 +20,7 @@ from manyhead.studies.runner import Runner
 from manyhead.studies.runs import PlannedRun
 from manyhead.studies.schema import Budget
 from manyhead.studies.verdict.budget import Equal, shared_budget, single_budget
-from manyhead.studies.verdict.document import Header, Runs, markdown_text, verdict_document
+from manyhead.studies.verdict.document import Header, Runs, compared, html_text, markdown_text, verdict_document
 from manyhead.studies.verdict.single import scored_tasks, single_recipe
 from manyhead.studies.verdict.tuning import SHARED, Side, tuned
 
@@ -101,18 +102,18 @@ def run_verdict(
         chosen = {side.name: [side.run(rates[side.name].factor, number) for number in range(seeds)] for side in sides}
         tell(f"seeds: {seeds} of each model")
         runner.run([chosen[side.name][number] for number in range(seeds) for side in sides], lock)
-        document = verdict_document(
-            header, Runs(rates, trials, chosen), *_predictions(folder, tasks, chosen), folder=folder
-        )
-        write_verdict(folder, document)
+        found = compared(*_predictions(folder, tasks, chosen))
+        document = verdict_document(header, Runs(rates, trials, chosen), found, folder)
+        write_verdict(folder, document, found)
     return VerdictResult(folder.path, document)
 
 
-def write_verdict(folder: StudyFolder, document: Mapping[str, Any]) -> None:
-    """Writes verdict.json and verdict.md."""
+def write_verdict(folder: StudyFolder, document: Mapping[str, Any], found: Comparison | None) -> None:
+    """Writes verdict.json, verdict.md and verdict.html."""
     with writing(str(folder.path / "verdict")):
         write_json(folder.path / "verdict.json", document)
         write_text(folder.path / "verdict.md", markdown_text(document))
+        write_text(folder.path / "verdict.html", html_text(document, found))
 
 
 def _comparable(loaded: LoadedRecipe) -> list[str]:
