@@ -13,10 +13,13 @@ from tiny import SAMPLE
 
 def test_scores_are_those_of_the_run(trained: Path) -> None:
     found = document("evaluate", trained)
-    assert set(found) == {"tasks", "overall", "overall_raw"}
+    assert set(found) == {"tasks", "overall", "overall_raw", "intervals"}
+    assert document("evaluate", trained / "model") == found
+    intervals = found.pop("intervals")
+    assert set(intervals) == {"reviews", "questions", "sentences", "overall", "overall_raw"}
+    assert intervals["reviews"]["value"] == found["tasks"]["reviews"]["accuracy"]
     summary = json.loads((trained / "summary.json").read_text())
     assert found == summary["dev"]
-    assert document("evaluate", trained / "model") == found
 
 
 def test_one_task_has_no_overall(trained: Path) -> None:
@@ -36,7 +39,7 @@ def test_a_file_is_scored_whole(trained: Path, tmp_path: Path) -> None:
 
 def test_people_get_a_table(trained: Path) -> None:
     result = run("evaluate", trained)
-    for shown in ("reviews", "accuracy", "macro_f1", "overall ", "overall_raw"):
+    for shown in ("reviews", "accuracy", "macro_f1", "overall ", "overall_raw", "95 % interval"):
         assert shown in result.stdout
     assert run("evaluate", trained, "-q").stdout == result.stdout
 

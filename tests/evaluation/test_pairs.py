@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from simulated import REJECTED, rejections
 
-from manyhead.evaluation.statistics.pairs import holm, mcnemar_p, permutation_p, williams_p
+from manyhead.evaluation.statistics.pairs import holm, mcnemar_p, permutation_p, pseudo_values_p, williams_p
 
 
 def test_mcnemars_mid_p_is_the_exact_p_less_half_the_probability_of_what_was_seen() -> None:
@@ -34,6 +34,12 @@ def test_williams_of_published_examples(first: float, second: float, between: fl
 
 def test_williams_of_predictions_that_are_the_same() -> None:
     assert williams_p(0.5, 0.5, 1.0, 30) == 1
+
+
+def test_the_jackknifes_test_is_students_of_the_pseudo_values() -> None:
+    values = np.random.default_rng(0).normal(0.1, 1, 80)
+    assert pseudo_values_p(values) == pytest.approx(stats.ttest_1samp(values, 0)[1])
+    assert pseudo_values_p(np.zeros(5)) == 1
 
 
 def test_holm_rejects_step_by_step() -> None:

@@ -58,6 +58,13 @@ def test_without_a_difference_between_seeds_it_is_the_normal_test_over_examples(
     assert factor == pytest.approx(((stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) / 2) ** 2)
 
 
+def test_runs_that_score_exactly_the_same_keep_all_that_the_examples_add() -> None:
+    same = np.array([0.5, 0.5, 0.5])
+    for side in (same, same[:1]):
+        found = run_difference([side, same + 0.02], ExampleVariance(1e-4, 2e-4))
+        assert (found.variance, found.freedom, found.interaction) == (1e-4, math.inf, 0)
+
+
 def test_seeds_that_vary_more_than_the_difference_are_not_outnumbered_by_examples() -> None:
     found = run_difference([np.array([0.4, 0.5, 0.6]), np.array([0.42, 0.52, 0.62])], ExampleVariance(1e-6, 0.0))
     assert found.examples_factor(0.95) is None

@@ -53,6 +53,7 @@ def summary_of(
         "dev": None if final is None else final.as_dict(),
         "overall": None if final is None else final.overall,
         "overall_raw": None if final is None else final.overall_raw,
+        "intervals": _intervals(final),
         "baseline": {"tasks": _baseline(parts)},
         "primary": dict(runner.primary),
         "selection": None if final is None else selection_note(parts.recipe),
@@ -75,6 +76,16 @@ def summary_of(
 def now() -> str:
     """The time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _intervals(final: Evaluation | None) -> dict[str, dict[str, Any]]:
+    """Of each task's own dev score and of the means, by name."""
+    from manyhead.evaluation.statistics.intervals import intervals_of
+
+    if final is None:
+        return {}
+    found = intervals_of(final.scored, means=final.overall is not None)
+    return {name: each.as_dict() for name, each in found.items()}
 
 
 def _baseline(parts: Parts) -> dict[str, dict[str, float | int]]:

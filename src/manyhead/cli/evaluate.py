@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from manyhead.cli.options import DataDir, Json, Overrides, Plugins, Precision, Quiet, RunOrModel, listed
-from manyhead.cli.output import Output, score, speaking, table
+from manyhead.cli.output import Output, interval_ends, score, speaking, table
 from manyhead.cli.stored import Stored, find_model
 from manyhead.errors import DataError, Problem, UsageError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from manyhead.data.examples import Examples
     from manyhead.evaluation.evaluate import Evaluation
+    from manyhead.evaluation.statistics.intervals import Interval
     from manyhead.recipe.schema import Recipe, Task
 
 EXAMPLES = (
@@ -49,6 +50,8 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Score a model on data with targets."""
+    from manyhead.evaluation.statistics.intervals import intervals_of
+
     with speaking(as_json=as_json, quiet=quiet) as output:
         if file is not None and len(listed(tasks)) != 1:
             raise UsageError(f"--file with {len(listed(tasks))} tasks; expected one; name it by --task")
@@ -59,10 +62,13 @@ def evaluate(
         if not tasks and (absent := [name for name in stored.recipe.tasks if name not in examples]):
             output.note(f"without {split} data, so left out: {', '.join(absent)}")
         found = score_examples(stored, examples, note=output.note)
+        intervals = intervals_of(found.scored, means=found.overall is not None)
         if as_json:
-            output.document(found.as_dict())
+            output.document(
+                {**found.as_dict(), "intervals": {name: each.as_dict() for name, each in intervals.items()}}
+            )
         else:
-            output.show(*_shown(found, stored.recipe))
+            output.show(*_shown(found, stored.recipe, intervals))
         _note_constants(found, output)
 
 
@@ -141,15 +147,16 @@ def _ticker(total: int, note: Callable[[str], None]) -> Callable[[int], None]:
     return tick
 
 
-def _shown(found: "Evaluation", recipe: "Recipe") -> "list[RenderableType]":
+def _shown(found: "Evaluation", recipe: "Recipe", intervals: "Mapping[str, Interval]") -> "list[RenderableType]":
     rows: list[tuple[object, ...]] = []
+    ends = {name: interval_ends(each.low, each.high) for name, each in intervals.items()}
     for name, scores in found.tasks.items():
         metric = recipe.tasks[name].metric
         others = [f"{other} {score(value)}" for other, value in scores.items() if other not in (metric, "n")]
-        rows.append((name, metric, ", ".join(others), score(scores[metric]), f"{scores['n']:,}"))
-    rows += [("overall", "mean, correlations as (r+1)/2", "", score(found.overall), "")]
-    rows += [("overall_raw", "mean", "", score(found.overall_raw), "")]
-    return [table(("task", "metric", "others", "score", "n"), rows, left=3)]
+        rows.append((name, metric, ", ".join(others), score(scores[metric]), ends[name], f"{scores['n']:,}"))
+    means = (("overall", "mean, correlations as (r+1)/2", found.overall), ("overall_raw", "mean", found.overall_raw))
+    rows += [(name, what, "", score(value), ends.get(name, "-"), "") for name, what, value in means]
+    return [table(("task", "metric", "others", "score", "95 % interval", "n"), rows, left=3)]
 
 
 def _note_constants(found: "Evaluation", output: Output) -> None:

@@ -98,6 +98,11 @@ def score(value: float | int | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def interval_ends(low: float | None, high: float | None) -> str:
+    """Both ends of an interval of scores; a dash where there is none."""
+    return "-" if low is None or high is None else f"{score(low)} to {score(high)}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as H:MM:SS."""
     minutes, rest = divmod(round(seconds), 60)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from manyhead.cli.output import Output, duration, score, table
+from manyhead.cli.output import Output, duration, interval_ends, score, table
 from manyhead.errors import StoppedError
 
 if TYPE_CHECKING:
@@ -59,18 +59,24 @@ def scores_shown(summary: Mapping[str, Any]) -> "list[RenderableType]":
     if dev is None:
         return ["No task has dev data, so nothing was scored."]
     baseline: Mapping[str, Mapping[str, float]] = summary["baseline"]["tasks"]
+    ends = {name: interval_ends(each["low"], each["high"]) for name, each in summary.get("intervals", {}).items()}
     rows: list[tuple[object, ...]] = []
     for task, scores in dev["tasks"].items():
         metric = summary["primary"][task]
         guess = baseline.get(task, {}).get(metric)
-        rows.append((task, metric, score(scores[metric]), score(guess), f"{scores['n']:,}"))
-    rows += [("overall", "mean, correlations as (r+1)/2", score(dev["overall"]), "", "")]
-    rows += [("overall_raw", "mean", score(dev["overall_raw"]), "", "")]
+        rows.append((task, metric, score(scores[metric]), ends.get(task, ""), score(guess), f"{scores['n']:,}"))
+    for name, what in (("overall", "mean, correlations as (r+1)/2"), ("overall_raw", "mean")):
+        rows.append((name, what, score(dev[name]), ends.get(name, ""), "", ""))
     seconds = (
         f"{summary['steps']:,} steps in {duration(summary['seconds'])}, best after step {summary['best']['step']:,}"
     )
     note = [] if summary["selection"] is None else [f"scores: {summary['selection']}"]
-    return [table(("task", "metric", "dev", "majority baseline", "n"), rows, left=2), "", *note, seconds]
+    return [
+        table(("task", "metric", "dev", "95 % interval", "majority baseline", "n"), rows, left=2),
+        "",
+        *note,
+        seconds,
+    ]
 
 
 def next_steps(run: Path, task: str) -> list[str]:

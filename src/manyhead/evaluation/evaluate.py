@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from manyhead.data.task_data import TaskData
 from manyhead.evaluation.metrics import constant_sides, overall, task_scores
+from manyhead.evaluation.scored import Scored
 from manyhead.inference.frozen import FrozenModel, frozen
 from manyhead.inference.outputs import Floats, TaskPredictions, raw_outputs, read_outputs
 from manyhead.model import MultiTaskModel
@@ -20,7 +21,7 @@ class Evaluation:
 
     ``overall`` maps correlations to (r + 1) / 2, ``overall_raw`` does not; None where a task is absent or unbounded.
     ``constant`` tells by task what makes its correlations 0 by definition: see `constant_sides`. ``outputs`` (E, O) are
-    what the heads gave, by task, where they were to be kept.
+    what the heads gave, by task, where they were to be kept. ``scored`` has the predictions beside their targets.
     """
 
     tasks: Scores
@@ -29,6 +30,7 @@ class Evaluation:
     predictions: Mapping[str, TaskPredictions] = field(repr=False)
     constant: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]], repr=False)
     outputs: Mapping[str, Floats] = field(default_factory=dict[str, Floats], repr=False)
+    scored: Mapping[str, Scored] = field(default_factory=dict[str, Scored], repr=False)
 
     def as_dict(self) -> dict[str, object]:
         """The JSON of ``manyhead evaluate``."""
@@ -50,6 +52,7 @@ def evaluate(
     predictions: dict[str, TaskPredictions] = {}
     constant: dict[str, tuple[str, ...]] = {}
     kept: dict[str, Floats] = {}
+    scored: dict[str, Scored] = {}
     for name, split in data.items():
         task, objective = recipe.tasks[name], objectives[name]
         segment_ids = recipe.encoder.segment_ids
@@ -62,6 +65,10 @@ def evaluate(
         predictions[name] = found
         constant[name] = constant_sides(found.values, split.targets)
         scores[name] = task_scores(task.kind, found.values, split.targets, task.range, len(task.label_names))
+        labels = tuple(task.label_names)
+        scored[name] = Scored(
+            name, task.kind, task.metric, split.ids, split.targets, found.values, labels=labels, range=task.range
+        )
     primary = {name: task.metric for name, task in recipe.tasks.items()}
     mean, raw = overall(scores, primary)
-    return Evaluation(scores, mean, raw, predictions, constant, kept)
+    return Evaluation(scores, mean, raw, predictions, constant, kept, scored)

@@ -50,7 +50,8 @@ class TaskComparison:
         baseline: Mean score of the baseline's runs, with its interval.
         other: The same of the other.
         difference: Positive where the other is better, also where less is better.
-        p_values: By test: "permutation", "mcnemar" (of accuracies), "williams" (of correlations), or "t" for recipes.
+        p_values: By test: "permutation", with "mcnemar" (of accuracies), "williams" (of Pearson's correlations) or
+            "jackknife" (of Spearman's); "t" for recipes.
         test: The test that decides; None where there is none.
         p: Its p-value.
         p_holm: That, adjusted for the number of tasks; of ``overall``, which stands alone, the same as ``p``.

@@ -26,7 +26,7 @@ from manyhead.evaluation.statistics.intervals import (
     mapping,
     resampled_score,
 )
-from manyhead.evaluation.statistics.pairs import mcnemar_p, permutation_p, williams_p
+from manyhead.evaluation.statistics.pairs import mcnemar_p, permutation_p, pseudo_values_p, williams_p
 from manyhead.evaluation.statistics.runs import ExampleVariance, example_variance, run_difference, without_rounding
 from manyhead.evaluation.statistics.samples import Sample, sample_of
 
@@ -191,11 +191,13 @@ def sign_of(metric: str) -> int:
 def _other_tests(baseline: Scored, other: Scored, sample: Sample) -> dict[str, float]:
     if baseline.metric in PROPORTIONS:
         return {"mcnemar": mcnemar_p(*discordant(baseline, other))}
-    if baseline.metric not in ("pearson", "spearman") or sample.n < 4:
+    if baseline.metric not in ("pearson", "spearman") or sample.n < FEWEST:
         return {}
     if constant_sides(baseline.values, baseline.targets) or constant_sides(other.values, other.targets):
         return {}
-    between = sample_of([Scored("", "regression", baseline.metric, baseline.ids, baseline.values, other.values)])
+    if baseline.metric == "spearman":
+        return {"jackknife": pseudo_values_p(np.diff(sample.pseudo_values()).ravel())}
+    between = sample_of([Scored("", "regression", "pearson", baseline.ids, baseline.values, other.values)])
     first, second = sample.scores.tolist()
     return {"williams": williams_p(first, second, float(between.scores[0]), sample.n)}
 

@@ -141,6 +141,15 @@ def overall_intervals(
     return bootstrap_interval(mapped, level, n), bootstrap_interval(combined(list(parts.values())), level, n)
 
 
+def intervals_of(scored: Mapping[str, Scored], *, means: bool) -> dict[str, Interval]:
+    """Of each task's own metric and, with ``means``, of ``overall`` and ``overall_raw`` where there are such."""
+    found = {name: score_interval(each) for name, each in scored.items()}
+    if means and scored:
+        over_tasks = zip(("overall", "overall_raw"), overall_intervals(scored), strict=True)
+        found |= {name: each for name, each in over_tasks if each is not None}
+    return found
+
+
 def score_of(scored: Scored, metric: str | None = None) -> float:
     """A score; not a number where predictions are not."""
     found = METRICS[metric or scored.metric]

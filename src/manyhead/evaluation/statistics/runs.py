@@ -120,9 +120,11 @@ def run_difference(scores: Sequence[Array], from_examples: ExampleVariance) -> R
     freedom = sum(each - 1 for each in runs)
     pooled = sum(float(np.var(each, ddof=1)) * (len(each) - 1) for each in scores if len(each) > 1) / freedom
     seeds = pooled * sum(1 / each for each in runs)
-    beside = max(from_examples.examples - from_examples.interaction, 0.0)
-    variance = seeds + beside
+    # Runs that score exactly the same, as few examples let them, show nothing of the interaction either.
+    seeds = seeds if seeds > _ROUNDING**2 else 0.0
     interaction = min(from_examples.interaction, seeds)
+    beside = max(from_examples.examples - (from_examples.interaction if seeds else 0.0), 0.0)
+    variance = seeds + beside
     return RunDifference(
         value=without_rounding(means[-1] - means[0]) if len(means) > 1 else means[0],
         variance=variance,
