@@ -131,6 +131,7 @@ def fabricate(
             }
             record["grad_norm"] = generator.lognormal(0.5, 0.4)
             if len(tasks) > 1 and step % 5 == 0:
+                record["grad_norms"] = {task.name: generator.lognormal(0, 0.4) for task in tasks}
                 product = np.clip(generator.normal(0.1, 0.2, (len(tasks), len(tasks))), -1, 1)
                 record["cosines"] = np.where(np.eye(len(tasks)) > 0, 1.0, (product + product.T) / 2).tolist()
             log.write(json.dumps(record) + "\n")

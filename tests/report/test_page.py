@@ -150,7 +150,8 @@ def test_a_page_of_three_tasks_says_what_came_out(make_run: MakeRun) -> None:
         "Learning rate",
         "Gradient norm",
     ]
-    assert [titles.count(title) for title in ("Training loss", "Dev scores", "Slices", "Calibration")] == [3, 3, 3, 2]
+    counts = {"Training loss": 3, "Dev scores": 3, "Norm of its own gradient": 3, "Slices": 3, "Calibration": 2}
+    assert {title: titles.count(title) for title in counts} == counts
     assert page.text.count("Targets against predictions") == 3
     assert "somewhat negative" in page.text
     assert "checkpoint: embedded" in page.text
@@ -265,6 +266,7 @@ records = st.fixed_dictionaries(
         "overall": things,
         "lr": atoms,
         "grad_norm": atoms,
+        "grad_norms": things | st.dictionaries(st.sampled_from(["sst", "sts"]), atoms),
         "cosines": things | st.lists(st.lists(st.floats(-1, 1), max_size=2), max_size=2),
     },
 )

@@ -35,6 +35,8 @@ class Run:
     """Learning rates."""
     norms: Points = field(default_factory=list)
     """Norms of the whole gradient, before it was clipped."""
+    task_norms: dict[str, Points] = field(default_factory=dict)
+    """Norms of each task's own gradient, of the steps that logged them."""
     cosines: dict[tuple[str, str], Points] = field(default_factory=dict)
     """Pair of tasks to the cosine between their gradients, of the steps that logged it."""
     evaluations: list[Mapping[str, Any]] = field(default_factory=list)
@@ -133,6 +135,9 @@ def _add_record(run: Run, record: object) -> int:
         for key, points in (("lr", run.rates), ("grad_norm", run.norms)):
             if (value := number(record.get(key))) is not None:
                 points.append((step, value))
+        for task, value in mapping(record.get("grad_norms")).items():
+            if (norm := number(value)) is not None:
+                run.task_norms.setdefault(task, []).append((step, norm))
         _add_cosines(run, step, record)
     elif kind == "eval" and record.get("split", "dev") == "dev":
         run.evaluations.append(record)

@@ -150,9 +150,12 @@ def _charts(run: Run, task: str, scores: Sequence[Score]) -> list[Chart]:
     if len(run.evaluations) == 1:
         lines = []  # one evaluation makes no curve; its scores stand in the tables
     best = number(mapping(run.summary.get("best")).get("step"))
+    common: dict[str, Any] = {"span": run.span, "stages": run.stages}
+    norms = trend("gradient norm", run.task_norms.get(task, []))
     charts = [
-        line_chart("loss", "Training loss", trend("loss", run.losses.get(task, [])), span=run.span, stages=run.stages),
-        line_chart("scores", "Dev scores", lines[::-1], span=run.span, stages=run.stages, best=best),
+        line_chart("loss", "Training loss", trend("loss", run.losses.get(task, [])), **common),
+        line_chart("scores", "Dev scores", lines[::-1], best=best, **common),
+        line_chart("norm", "Norm of its own gradient", norms, **common),
     ]
     return [chart for chart in charts if chart is not None]
 
