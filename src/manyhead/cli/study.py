@@ -70,7 +70,7 @@ def study(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run several recipes, seeds or points of a grid; print one table.
+    """Run recipes, seeds or points of a grid; print one table.
 
     The scores stand beside the published figures, where there are any, and beside the difference to a baseline.
 

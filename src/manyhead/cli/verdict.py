@@ -65,7 +65,7 @@ def verdict(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a recipe and its single-task baselines, and say whether sharing helped.
+    """Train a recipe and each task alone: did sharing help?
 
     Both sides get equal budgets, the same seeds, and learning rates tuned by equally many trials. One half of dev picks
     checkpoints and rates, the other half is scored. The page says for each task: helped, hurt, or no evidence, and
