@@ -10,6 +10,9 @@ from simulated import COVERED, FIVE, SIMULATIONS, classes, coverage, scored, sim
 from manyhead.evaluation.metrics import METRICS, overall
 from manyhead.evaluation.statistics.intervals import overall_intervals, score_interval, score_of
 
+LONG = ("five.accuracy", "five.mcc", "sts.spearman", "overall")
+"""Minutes; docs/evidence.md has their rates, and `simulated.py` measures them anew."""
+
 
 def test_the_interval_is_scipys_bca_of_the_same_statistic() -> None:
     make = similarities("pearson")
@@ -130,6 +133,6 @@ def test_intervals_hold_the_true_score() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COVERED)
+@pytest.mark.parametrize("name", [name for name in COVERED if name not in LONG])
 def test_intervals_hold_the_true_score_in_95_of_100_samples(name: str) -> None:
     assert 0.94 <= coverage(name, SIMULATIONS) <= 0.96

@@ -62,8 +62,9 @@ def test_equal_models_are_seldom_told_apart() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", REJECTED)
-def test_equal_models_are_told_apart_in_at_most_6_of_100_samples(metric: str) -> None:
-    for test, rate in rejections(metric).items():
-        assert rate <= 0.06, test
+def test_equal_models_are_told_apart_in_about_5_of_100_samples(metric: str) -> None:
+    """Fewer samples than docs/evidence.md tells of, so the limits, 4 and 6, are wider by two standard errors."""
+    for test, rate in rejections(metric, 2_000).items():
+        assert rate <= 0.06 + 0.01, test
         if metric in ("pearson", "spearman", "mse"):
-            assert rate >= 0.04, test
+            assert rate >= 0.04 - 0.01, test

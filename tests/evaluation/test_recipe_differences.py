@@ -88,6 +88,7 @@ def test_equal_recipes_are_seldom_told_apart() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
-def test_equal_recipes_are_told_apart_in_4_to_6_of_100_samples(name: str) -> None:
+def test_equal_recipes_are_told_apart_in_about_5_of_100_samples(name: str) -> None:
+    """Fewer samples than docs/evidence.md tells of, so the limits, 4 and 6, are wider by two standard errors."""
     runs, spread, overall = RECIPES[name]
-    assert 0.04 <= recipe_rejections(runs, spread, overall=overall) <= 0.06
+    assert 0.04 - 0.014 <= recipe_rejections(runs, spread, overall=overall, simulations=1_000) <= 0.06 + 0.014

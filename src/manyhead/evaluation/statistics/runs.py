@@ -87,8 +87,7 @@ class RunDifference:
         runs = np.arange(2, _MOST_RUNS + 1)
         by_runs = (self.seeds + self.interaction) * mean / runs
         variance = self.examples + by_runs
-        ratio = np.minimum(variance / np.maximum(by_runs, 1e-100), 1e6)
-        freedom = len(self.runs) * (runs - 1) * ratio**2
+        freedom = _freedom(len(self.runs) * (runs - 1), variance, np.maximum(by_runs, 1e-100))
         enough = abs(self.value) >= _reach(freedom, level) * np.sqrt(variance)
         return int(runs[enough.argmax()]) if enough.any() else None
 
@@ -128,7 +127,7 @@ def run_difference(scores: Sequence[Array], from_examples: ExampleVariance) -> R
     return RunDifference(
         value=without_rounding(means[-1] - means[0]) if len(means) > 1 else means[0],
         variance=variance,
-        freedom=freedom * (variance / seeds) ** 2 if seeds > 0 else math.inf,
+        freedom=float(_freedom(freedom, variance, seeds)) if seeds > 0 else math.inf,
         examples=beside,
         interaction=interaction,
         seeds=seeds - interaction,
@@ -145,6 +144,15 @@ def _interaction(values: Array, counts: Array) -> float:
 
 def _centred(values: Array, counts: Array) -> Array:
     return values - counts @ values / counts.sum()
+
+
+def _freedom(freedom: Any, variance: Any, seeds: Any) -> Any:
+    """Degrees of freedom of ``variance``, of which the part ``seeds`` has ``freedom`` and the rest has very many.
+
+    Satterthwaite's squares the ratio. With fewer than four for the seeds that finds too many differences: then the
+    ratio itself, and none with one.
+    """
+    return freedom * np.minimum(variance / seeds, 1e6) ** np.minimum(freedom // 2, 2)
 
 
 def _reach(freedom: Any, level: float) -> Any:
