@@ -176,6 +176,9 @@ def test_several_runs_stand_side_by_side(make_run: MakeRun) -> None:
     assert "Side by side" in page.text
     assert "These runs cannot be compared." in page.text
     assert page.text.count("Scores on dev") == 3
+    total = json.loads((runs[0] / "summary.json").read_text())["dev"]["overall"]
+    table = page.text.split("Side by side")[1].split("Run 1 of 3")[0]
+    assert f"{total:.3f}" not in table, "means over other tasks are not compared"
 
 
 def test_a_stopped_run_is_reported_as_far_as_it_went(make_run: MakeRun) -> None:

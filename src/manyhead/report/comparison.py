@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
 
 from manyhead.errors import ManyheadError
@@ -101,14 +100,16 @@ def _curves(runs: Sequence[Run], names: Sequence[str]) -> list[Chart]:
 
 
 def _disagreements(predictions: dict[str, dict[str, Scored]]) -> list[str]:
-    """How many examples one of two runs has right and the other not, for up to the first three runs of a task."""
+    """Of two runs, how many examples of a task one has right and the other not; of more, nothing."""
     said: list[str] = []
     for task, by_run in predictions.items():
-        for (first, ours), (second, theirs) in combinations(list(alike(by_run).items())[:3], 2):
-            found = disagreements_of(ours, theirs, 0)
-            right = "nearer to the target in" if ours.kind == "regression" else "alone right in"
-            said.append(
-                f"{task}: {first} is {right} {found.n_first:,} examples, {second} in {found.n_second:,}; "
-                f"in {found.n_alike:,} they are alike."
-            )
+        if len(by_run) != 2 or len(alike(by_run)) != 2:
+            continue
+        (first, ours), (second, theirs) = by_run.items()
+        found = disagreements_of(ours, theirs, 0)
+        right = "nearer to the target in" if ours.kind == "regression" else "alone right in"
+        said.append(
+            f"{task}: {first} is {right} {found.n_first:,} examples, {second} in {found.n_second:,}; "
+            f"in {found.n_alike:,} they are alike."
+        )
     return said
