@@ -14,7 +14,7 @@ def test_it_says_what_agrees_and_what_to_do(recipe: Path) -> None:
     result = run("affinity", recipe, *WORDS)
     for word in ("reviews, questions", "questions, sentences", "95% interval", "cosine by layer", "Loss constants: "):
         assert word in result.stdout
-    assert "Train" in result.stdout
+    assert "together" in result.stdout
     assert "warming the heads: 2 steps" in result.stderr
     assert run("affinity", recipe, *WORDS, "-q").stderr == ""
 

@@ -73,10 +73,11 @@ def test_a_range_that_is_none_is_left_out(tmp_path: Path, bounds: object) -> Non
     assert found.scored.range is None
 
 
-def test_a_file_that_is_no_table_is_an_error_of_its_own_kind(tmp_path: Path) -> None:
+def test_a_text_longer_than_csv_reads_of_itself_is_read(tmp_path: Path) -> None:
     before = csv.field_size_limit(1000)
     try:
-        with pytest.raises(ValueError, match="field"):
-            read(tmp_path, f"id,target,prediction\na,0,{'x' * 2000}\n", CLASSES)
+        found = read(tmp_path, f"id,target,text,prediction\na,3,{'x' * 2000},2.9\n", SCORES)
     finally:
         csv.field_size_limit(before)
+    assert found.scored is not None
+    assert found.scored.n == 1

@@ -31,7 +31,8 @@ _DELIMITER_SAMPLE_LINES = 1000
 _LINE_ENDS = ("\n", "\r\n", "\r", "")
 _LONE_CR = re.compile("\r(?!\n)")
 _RECORD_CHARS = 16_000_000
-_FIELD_CHARS = 2**31 - 1
+FIELD_CHARS = 2**31 - 1
+"""Longest cell that csv is let read: its own limit is shorter than texts may be."""
 _QUOTES: tuple[Quotes, ...] = ("csv", "none")
 _PROPER_CELL = '(?:"[^"]*+(?:""[^"]*+)*+"|[^"D]*+)'
 _PROPER_RECORD = f"{_PROPER_CELL}(?:D{_PROPER_CELL})*+"
@@ -118,7 +119,7 @@ class Records:
         self._layout = layout
         self._width = width
         self._quoted = csv.reader(self._lines, delimiter=layout.delimiter, strict=True)
-        csv.field_size_limit(_FIELD_CHARS)
+        csv.field_size_limit(FIELD_CHARS)
         self._proper = _proper(layout.delimiter)
         self.stray_quotes = 0
         self.ran_out = False

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from manyhead.data.delimited import FIELD_CHARS
 from manyhead.errors import CheckpointError
 from manyhead.evaluation.predictions import text_columns
 from manyhead.evaluation.scored import Scored
@@ -24,6 +25,7 @@ def read_predictions(run: Path, name: str, task: Task, split: str = "dev") -> Sc
     """
     path = predictions_path(run, name, split)
     try:
+        csv.field_size_limit(FIELD_CHARS)
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, strict=True))
         if not rows:

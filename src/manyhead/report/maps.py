@@ -30,7 +30,8 @@ def map_charts(found: Mapping[str, Any], names: Sequence[str]) -> list[Chart]:
         plane = mapping(mapping(found.get("planes")).get(pooling))
         points = _points(plane)
         if len(groups) and points is not None and len(points) == len(targets):
-            shares = [number(share) for share in plane.get("variance") or ()]
+            variance = plane.get("variance")
+            shares = [number(share) for share in variance] if isinstance(variance, list) else []
             seen = sum(share for share in shares if share is not None)
             title = f"Sentence map, {words}: {percent(seen)} of the variance"
             charts.append(map_chart(f"map-{pooling}", title, points, groups, shown))

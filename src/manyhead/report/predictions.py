@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from manyhead.data.delimited import FIELD_CHARS
 from manyhead.evaluation.metrics import METRICS
 from manyhead.evaluation.scored import Scored
 from manyhead.report.cells import parsed
@@ -43,6 +44,7 @@ def read_predictions(path: Path, name: str, task: Mapping[str, Any]) -> Predicti
 
     Raises OSError or ValueError where the file cannot be read.
     """
+    csv.field_size_limit(FIELD_CHARS)
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         try:
             rows = list(csv.DictReader(file))

@@ -153,7 +153,7 @@ def _missing(run: Run) -> list[str]:
 def _findings(run: Run) -> list[str]:
     """What a reader of the scores should know of the whole run."""
     found: list[str] = []
-    if len(run.evaluations) > 1 and run.recipe and not run.recipe.get("select_on"):
+    if run.summary and len(run.evaluations) > 1 and run.recipe and not run.recipe.get("select_on"):
         found.append(
             "The checkpoint was picked by the dev rows it is scored on, so all scores are a little too good; "
             "select_on: {dev: 0.5} keeps the two apart."

@@ -44,7 +44,12 @@ def track_run(run: Path, to: str) -> Tracked:
     job = {"run": str(run.resolve()), "id": folder.id, "tracker": options.model_dump(by_alias=True)}
     _check_free(folder, options)
     process = start("worker", job, stderr=subprocess.STDOUT)
-    output, _ = process.communicate(status.encode())
+    try:
+        output, _ = process.communicate(status.encode())
+    except BaseException:  # Ctrl-C ends the tracker as well, which has a session of its own
+        process.kill()
+        process.wait()
+        raise
     failed = problem(process.returncode, output)
     if failed is not None:
         raise WriteError(f"tracker {options.kind}: {failed}; expected it to take {run / METRICS}; see its own manual")

@@ -155,8 +155,11 @@ def suggestion(affinity: Affinity) -> list[str]:
     share = f"{affinity.grouping.agreement:.0%} of the resamples"
     sure = "likely" if affinity.grouping.agreement >= SURE else "not sure"
     together = [" + ".join(group) for group in groups if len(group) > 1]
-    alone = [group[0] for group in groups if len(group) == 1]
-    if not together:
+    alone = [group[0] for group in groups if len(group) == 1 and group[0] not in affinity.undecided]
+    if len(affinity.undecided) == len(affinity.tasks):
+        said = ["Nothing can be said of which tasks to train together."]
+    elif not together:
+        sure = "not sure" if affinity.undecided else sure
         said = [f"Train each task apart: no group of tasks has gradients that agree ({sure}: so say {share})."]
     else:
         said = [f"Train together: {', '.join(together)} ({sure}: so say {share})."]
