@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from manyhead.errors import UsageError, WriteError
 from manyhead.report.content import gather_report
 from manyhead.report.page import build_report, render_page, write_report
+from manyhead.report.text import visible
 
 MakeRun = Callable[..., Path]
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -432,6 +433,27 @@ def test_runs_that_cannot_be_compared_say_why(make_run: MakeRun) -> None:
     page = check(build_report([make_run("one", [STS]), make_run("two", [replace(STS, rows=60)])]))
     assert "These runs cannot be compared." in page.text
     assert "dev rows 60, not 110" in page.text
+
+
+def test_a_run_that_is_not_finished_is_left_out_of_the_comparison_of_the_others(make_run: MakeRun) -> None:
+    runs = [make_run("good", [STS]), make_run("going", [STS], finished=False)]
+    text = check(build_report(runs)).text
+    assert "These runs cannot be compared." in text
+    assert "the run is not finished" in text
+    text = check(build_report([*runs, make_run("bad", [replace(STS, skill=0.3)], seed=14)])).text
+    assert "bad is worse than good in sts" in text
+    assert "Left out of the comparison:" in text
+    assert "going: the run is not finished" in text
+
+
+@pytest.mark.parametrize("hidden", ["\xad", "\u061c", "\u180e", "\u200b", "\u2063", "\u3164", "\U000e0041"])
+def test_characters_that_hide_are_spelled_out(hidden: str) -> None:
+    assert visible(f"a{hidden}b") == f"a{hidden.encode('unicode_escape').decode().replace('x', 'u00')}b"
+
+
+@pytest.mark.parametrize("text", ["naïve", "👩‍🔬", "❤️", "می‌خواهم", "कर्म", "日本"])
+def test_characters_that_can_be_seen_stay(text: str) -> None:
+    assert visible(text) == text
 
 
 def rewrite(run: Path, task: str, lines: list[str]) -> None:

@@ -163,3 +163,18 @@ def test_runs_that_differ_in_more_are_said_to(study: Path, encoder: Path, tmp_pa
     recipe["stages"][0] |= {"tasks": ["reviews", "sentences"], "epochs": 1, "batch_size": 6}
     subset(encoder, tmp_path / "both", [], stages=recipe["stages"])
     assert list(measure_gains(tmp_path, resamples=20).differences) == ["stages.0.batch_size"]
+
+
+def test_runs_whose_recipes_hold_other_tasks_are_read_together(study: Path, encoder: Path, tmp_path: Path) -> None:
+    """A recipe of one task alone, the usual way to have its score alone, hides no partner."""
+    for name in ("reviews", "sentences"):
+        recipe = tiny_recipe(encoder, tasks=[name], epochs=1)
+        only = {name: recipe["tasks"][name]}
+        subset(encoder, tmp_path / name, [name], tasks=only)
+    (tmp_path / "together").symlink_to(study / "runs" / "reviews-sentences")
+    found = measure_gains(tmp_path, resamples=20)
+    assert [(gain.task, gain.partners) for gain in found.gains] == [
+        ("reviews", ("sentences",)),
+        ("sentences", ("reviews",)),
+    ]
+    assert list(found.differences) == []

@@ -39,6 +39,14 @@ def test_planted_groups_are_found_and_resamples_say_how_surely() -> None:
     assert (found.affinity, found.agreement) == (pytest.approx(0.5), 0.75)
 
 
+def test_resamples_that_cannot_tell_agree_with_nothing() -> None:
+    apart = blocks((0,), (1,), (2,))
+    hidden = apart.copy()
+    hidden[0, 1] = hidden[1, 0] = np.nan
+    found = best_grouping(apart, np.stack([apart, hidden, hidden, hidden]))
+    assert (len(found.groups), found.agreement) == (3, 0.25)
+
+
 @pytest.mark.parametrize("value", [-0.3, 0.0, np.nan])
 def test_tasks_that_gain_nothing_stay_apart(value: float) -> None:
     affinities = blocks((0,), (1,), (2,), (3,), outside=value)

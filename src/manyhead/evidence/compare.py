@@ -75,7 +75,13 @@ def compare_runs(
     """
     if len(paths) < 2:
         raise UsageError(f"{len(paths)} run; expected at least two to compare; name another")
-    runs = read_runs(paths, plugins=plugins)
+    return compare_finished(read_runs(paths, plugins=plugins), resamples=resamples, level=level, seed=seed)
+
+
+def compare_finished(
+    runs: Sequence[FinishedRun], *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+) -> RunsComparison:
+    """`compare_runs` of runs that were read, of which there are at least two."""
     problems = [*_repeated(runs), *differences(runs)]
     if problems:
         raise UsageError("\n".join(problems))

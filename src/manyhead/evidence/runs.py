@@ -32,6 +32,18 @@ class FinishedRun:
 
 def read_runs(paths: Sequence[Path], *, plugins: Sequence[str] = ()) -> list[FinishedRun]:
     """The runs in ``paths``. Raises `CheckpointError` that tells of all that are no finished run with predictions."""
+    found, problems = read_those_finished(paths, plugins=plugins)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise CheckpointError("\n".join(map(str, problems)))
+    return found
+
+
+def read_those_finished(
+    paths: Sequence[Path], *, plugins: Sequence[str] = ()
+) -> tuple[list[FinishedRun], list[ManyheadError]]:
+    """The finished runs with predictions among ``paths``, and what is wrong with each of the others."""
     found: list[FinishedRun] = []
     problems: list[ManyheadError] = []
     for path in paths:
@@ -39,11 +51,7 @@ def read_runs(paths: Sequence[Path], *, plugins: Sequence[str] = ()) -> list[Fin
             found.append(_read(path, plugins))
         except ManyheadError as error:
             problems.append(error)
-    if len(problems) == 1:
-        raise problems[0]
-    if problems:
-        raise CheckpointError("\n".join(map(str, problems)))
-    return found
+    return found, problems
 
 
 def _read(path: Path, plugins: Sequence[str]) -> FinishedRun:

@@ -9,7 +9,8 @@ from manyhead.evaluation.errors.mistakes import disagreements_of
 from manyhead.evaluation.metrics import METRICS
 from manyhead.evaluation.scored import Scored
 from manyhead.evaluation.statistics.comparison import Comparison, TaskComparison
-from manyhead.evidence.compare import compare_runs
+from manyhead.evidence.compare import compare_finished
+from manyhead.evidence.runs import read_those_finished
 from manyhead.report.charts.canvas import Chart
 from manyhead.report.charts.curves import Line, line_chart
 from manyhead.report.charts.intervals import Row, interval_chart
@@ -32,13 +33,17 @@ class Against:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """What the page says of several runs. ``problem`` is why there is no comparison."""
+    """What the page says of several runs.
+
+    ``problem`` is why there is no comparison, ``left_out`` why some of the runs are not in it.
+    """
 
     sides: list[Against] = field(default_factory=list)
     problem: str | None = None
     selected: bool = False
     curves: list[Chart] = field(default_factory=list)
     disagreements: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def side_by_side(
@@ -47,12 +52,16 @@ def side_by_side(
     """Compare the runs in ``folders``, which were read as ``runs``; ``predictions`` are by task and run's name."""
     curves = _curves(runs, names)
     disagreements = _disagreements(predictions)
+    finished, problems = read_those_finished(folders)
+    left_out = [str(problem) for problem in problems]
+    if len(finished) < 2:
+        return SideBySide(problem="\n".join(left_out), curves=curves, disagreements=disagreements)
     try:
-        found = compare_runs(folders)
+        found = compare_finished(finished)
     except ManyheadError as error:
-        return SideBySide(problem=str(error), curves=curves, disagreements=disagreements)
+        return SideBySide(problem="\n".join([str(error), *left_out]), curves=curves, disagreements=disagreements)
     sides = [against(each, place) for place, each in enumerate(found.comparisons, 1)]
-    return SideBySide(sides, None, found.selected, curves, disagreements)
+    return SideBySide(sides, None, found.selected, curves, disagreements, left_out)
 
 
 def against(comparison: Comparison, place: int) -> Against:

@@ -176,7 +176,7 @@ def _facts(found: ErrorAnalysis) -> list[tuple[str, str]]:
     if found.confusion is not None:
         facts.append(("right class", percent(found.confusion.right)))
         if found.confusion.within_one is not None:
-            facts.append(("at most one class off", percent(found.confusion.within_one)))
+            facts.append(("at most one class off, in the order of labels", percent(found.confusion.within_one)))
     if found.scores is not None:
         scores = found.scores
         facts += [

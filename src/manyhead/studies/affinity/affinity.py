@@ -173,10 +173,13 @@ def suggestion(affinity: Affinity) -> list[str]:
     constants = [
         f"{task} {value:.2g}" for task, value in zip(affinity.tasks, affinity.constants, strict=True) if value > 0
     ]
-    said.append(
-        f"Loss constants: {', '.join(constants)}. With them the gradients of all tasks are equally long in a step of "
-        "the recipe's batch sizes; without them, a long one drowns the others in the sum."
-    )
+    if constants:
+        said.append(
+            f"Loss constants: {', '.join(constants)}. With them the gradients of all tasks are equally long in a step "
+            "of the recipe's batch sizes; without them, a long one drowns the others in the sum."
+        )
+    else:
+        said.append("Loss constants: none, as no task has a gradient; look at its losses and what is frozen.")
     return said
 
 

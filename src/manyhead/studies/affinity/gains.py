@@ -80,7 +80,7 @@ def measure_gains(study: Path, plugins: Sequence[str] = (), *, resamples: int = 
     the same seed, or where runs scored other dev rows; `CheckpointError` where a run cannot be read.
     """
     runs = read_subset_runs(study, plugins)
-    names = [name for name in runs[0].recipe.tasks if any(name in run.tasks for run in runs)]
+    names = list(dict.fromkeys(name for run in runs for name in run.recipe.tasks if name in run.tasks))
     by_set: dict[frozenset[str], dict[int, SubsetRun]] = {}
     for run in runs:
         seeds = by_set.setdefault(run.tasks, {})
@@ -103,7 +103,7 @@ def measure_gains(study: Path, plugins: Sequence[str] = (), *, resamples: int = 
             f"{study}: no task was trained both alone and with others; expected finished runs of both; "
             "run a study such as subsets"
         )
-    return Gains(tuple(names), gains, _differences([run.recipe for run in runs]))
+    return Gains(tuple(names), gains, _differences(runs))
 
 
 def read_subset_runs(study: Path, plugins: Sequence[str] = ()) -> list[SubsetRun]:
@@ -182,11 +182,16 @@ def _ordered(tasks: frozenset[str], names: Sequence[str]) -> list[str]:
     return [name for name in names if name in tasks]
 
 
-def _differences(recipes: Sequence[Recipe]) -> list[str]:
-    """Keys that are not the same in all recipes, less those that may differ."""
-    flat = [dict(_flat(recipe.model_dump(mode="json", exclude={*_MAY_DIFFER}))) for recipe in recipes]
-    keys = dict.fromkeys(key for each in flat for key in each)
-    differing = [key for key in keys if any(each.get(key) != flat[0].get(key) for each in flat)]
+def _differences(runs: Sequence[SubsetRun]) -> list[str]:
+    """Keys that are not the same in all recipes, less those that may differ; those of a task, in runs that train it."""
+    flat = [dict(_flat(run.recipe.model_dump(mode="json", exclude={*_MAY_DIFFER}))) for run in runs]
+    tasks = frozenset[str]().union(*(run.tasks for run in runs), *(run.recipe.tasks for run in runs))
+    differing: list[str] = []
+    for key in dict.fromkeys(key for each in flat for key in each):
+        of = tasks.intersection(key.split("."))
+        found = [each.get(key) for run, each in zip(runs, flat, strict=True) if of <= run.tasks]
+        if any(value != found[0] for value in found):
+            differing.append(key)
     return [key for key in differing if not re.match(r"stages\.\d+\.tasks\b", key)]
 
 

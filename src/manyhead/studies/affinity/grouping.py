@@ -18,7 +18,10 @@ LARGEST_EXACT = 8
 
 @dataclass(frozen=True)
 class Grouping:
-    """The best partition of the tasks, its mean affinity, and the share of resamples whose best it is."""
+    """The best partition of the tasks, its mean affinity, and the share of resamples whose best it is.
+
+    A resample in which noise hides an affinity agrees with no partition.
+    """
 
     groups: Partition
     affinity: float
@@ -29,10 +32,11 @@ def best_grouping(affinities: Array, samples: Array) -> Grouping:
     """The partition of highest mean affinity, by ``affinities`` (K, K) and by each of their ``samples`` (R, K, K).
 
     A task's affinity with its group is its mean affinity with the others in it (Fifty 2021), 0 where it is alone: so
-    tasks meet where they gain by it. NaN counts as 0. Up to `LARGEST_EXACT` tasks all partitions are compared, beyond
+    tasks meet where they gain by it. A NaN among ``affinities`` counts as 0. Up to `LARGEST_EXACT` tasks all partitions are compared, beyond
     that those along an average-linkage tree. Of equal partitions the one with more groups wins.
     """
-    given = np.nan_to_num(np.concatenate([affinities[None], samples]), nan=0.0)
+    hidden = (np.isnan(samples) & ~np.isnan(affinities)).any(axis=(1, 2))
+    given = np.nan_to_num(np.concatenate([affinities[None], samples[~hidden]]), nan=0.0)
     size = len(affinities)
     if size <= LARGEST_EXACT:
         partitions = all_partitions(size)
@@ -43,7 +47,7 @@ def best_grouping(affinities: Array, samples: Array) -> Grouping:
     else:
         chosen = [_best_of_tree(each) for each in given]
         best = grouping_score(given[0], chosen[0])
-    return Grouping(chosen[0], best, float(np.mean([each == chosen[0] for each in chosen[1:]])))
+    return Grouping(chosen[0], best, sum(each == chosen[0] for each in chosen[1:]) / len(samples))
 
 
 def grouping_score(affinities: Array, partition: Partition) -> float:
