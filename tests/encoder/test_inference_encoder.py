@@ -44,6 +44,9 @@ def has_int8() -> bool:
     return True
 
 
+needs_bf16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bf16 products"
+)
 needs_int8 = pytest.mark.skipif(not has_int8(), reason="this processor has no VNNI")
 
 
@@ -91,6 +94,7 @@ def test_first_tokens_alone_are_those_among_all(layer: int) -> None:
     torch.testing.assert_close(found.hidden, states_of(encoder, batch)[firsts], atol=1e-5, rtol=1e-5)
 
 
+@needs_bf16
 @torch.no_grad()
 def test_bf16_states_are_those_of_fp32_but_for_rounding() -> None:
     encoder, batch = tiny(), batch_of(MIXED)
@@ -128,7 +132,7 @@ def test_what_was_put_into_an_encoder_is_left_to_its_modules() -> None:
 
 
 @pytest.mark.parametrize("gelu", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bf16)])
 def test_a_dense_layer_is_torchs_own(dtype: torch.dtype, gelu: bool) -> None:
     weight, bias, rows = torch.randn(48, 32), torch.randn(48), torch.randn(11, 32)
     found = FloatDense(weight, bias, dtype, gelu=gelu)(rows)
@@ -174,6 +178,7 @@ def test_quantized_rows_are_rounded_ones(count: int, spread: float, dtype: torch
     assert float((found - exact).abs().max()) <= 0.5 + 1e-3
 
 
+@needs_bf16
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_weights_cast_once_give_the_same_bits(family: str) -> None:

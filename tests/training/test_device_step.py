@@ -41,6 +41,9 @@ def learner_of(encoder: Path, pooling: str = "mean", precision: str = "fp32", **
     recipe["encoder"] |= {"dropout": 0.0, "pooling": pooling, "projections": [{"kind": "dense"}]}
     recipe["tasks"]["reviews"]["head"] = {"kind": "linear", "dropout": 0.0}
     recipe["tasks"]["questions"]["head"] = {"kind": "hidden", "dropout": 0.0}
+    if pooling != "mean":
+        # New encoders have nearly the same first token for all texts: a cosine of 1, whose gradient is mostly rounding.
+        recipe["tasks"]["sentences"] |= {"head": {"kind": "hidden", "dropout": 0.0}, "loss": "mse"}
     parts = read_parts(load_recipe(recipe), Observer())
     return plan_stages(parts, new_model(parts))[0].learner
 
@@ -90,7 +93,7 @@ def test_five_steps_give_the_weights_of_five_usual_ones(encoder: Path, balancing
         moved = max(float((each - before[name]).abs().max()) for name, each in weights(other).items())
         assert moved > 1e-5
         assert_same_weights(weights(one), weights(other), 1e-3 * moved + 1e-6)
-        # Where first tokens' cosines begin, near 1, rounding grows: each step is compared from the same weights.
+        # Rounding grows from step to step: each is compared from the same weights.
         other.lesson.model.load_state_dict(one.lesson.model.state_dict())
         norms.append(expected.grad_norm)
     assert max(norms) > 0.5  # some are clipped

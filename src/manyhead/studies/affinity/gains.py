@@ -80,7 +80,8 @@ def measure_gains(study: Path, plugins: Sequence[str] = (), *, resamples: int = 
     the same seed, or where runs scored other dev rows; `CheckpointError` where a run cannot be read.
     """
     runs = read_subset_runs(study, plugins)
-    names = list(dict.fromkeys(name for run in runs for name in run.recipe.tasks if name in run.tasks))
+    trained = frozenset[str]().union(*(run.tasks for run in runs))
+    names = list(dict.fromkeys(name for run in runs for name in run.recipe.tasks if name in trained))
     by_set: dict[frozenset[str], dict[int, SubsetRun]] = {}
     for run in runs:
         seeds = by_set.setdefault(run.tasks, {})
