@@ -32,8 +32,8 @@ def best_grouping(affinities: Array, samples: Array) -> Grouping:
     """The partition of highest mean affinity, by ``affinities`` (K, K) and by each of their ``samples`` (R, K, K).
 
     A task's affinity with its group is its mean affinity with the others in it (Fifty 2021), 0 where it is alone: so
-    tasks meet where they gain by it. A NaN among ``affinities`` counts as 0. Up to `LARGEST_EXACT` tasks all partitions are compared, beyond
-    that those along an average-linkage tree. Of equal partitions the one with more groups wins.
+    tasks meet where they gain by it. A NaN among ``affinities`` counts as 0. Up to `LARGEST_EXACT` tasks all partitions
+    are compared, beyond that those along an average-linkage tree. Of equal partitions the one with more groups wins.
     """
     hidden = (np.isnan(samples) & ~np.isnan(affinities)).any(axis=(1, 2))
     given = np.nan_to_num(np.concatenate([affinities[None], samples[~hidden]]), nan=0.0)
