@@ -1,5 +1,6 @@
 """Writing so that a reader never sees half a file or half a folder: temporary name, fsync, rename."""
 
+import csv
 import errno
 import glob
 import hashlib
@@ -12,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from manyhead.errors import CheckpointError, WriteError
 from manyhead.faults import at
@@ -83,6 +84,22 @@ def write_text(path: Path, text: str) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def csv_writer(file: IO[str]) -> Any:
+    """A `csv.writer` whose rows end in LF and whose cells read back as they were."""
+    return csv.writer(_LineFeeds(file), lineterminator="\r\n")
+
+
+class _LineFeeds:
+    """Ends rows in LF. The csv module quotes a CR inside a cell only where rows end in CR LF."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, row: str) -> int:
+        """Takes one whole row."""
+        return self._file.write(row.removesuffix("\r\n") + "\n")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -13,9 +13,10 @@ from tiny import SAMPLE
 
 def test_scores_are_those_of_the_run(trained: Path) -> None:
     found = document("evaluate", trained)
-    assert set(found) == {"tasks", "overall", "overall_raw", "intervals"}
+    assert set(found) == {"tasks", "overall", "overall_raw", "intervals", "selection"}
     assert document("evaluate", trained / "model") == found
     intervals = found.pop("intervals")
+    assert found.pop("selection").startswith("selected on these rows")
     assert set(intervals) == {"reviews", "questions", "sentences", "overall", "overall_raw"}
     assert intervals["reviews"]["value"] == found["tasks"]["reviews"]["accuracy"]
     summary = json.loads((trained / "summary.json").read_text())

@@ -165,3 +165,30 @@ def test_discordant_examples_are_counted() -> None:
     first = scored("classification", "accuracy", targets, np.array([0, 1, 0, 0]))
     second = scored("classification", "accuracy", targets, np.array([0, 0, 2, 3]))
     assert discordant(first, second) == (1, 2)
+
+
+def test_what_would_be_found_is_found_by_the_corrected_test() -> None:
+    """A task beside two others needs a larger difference than alone."""
+    first, second = run(0.6, 1), run(0.61, 2)
+    together = compared([first], [second]).tasks[0]
+    alone = compared([{together.task: first[together.task]}], [{together.task: second[together.task]}]).tasks[0]
+    assert together.detectable is not None
+    assert alone.detectable is not None
+    assert together.detectable / alone.detectable == pytest.approx((2.3940 + 0.8416) / (1.9600 + 0.8416), abs=1e-3)
+
+
+def test_intervals_of_sides_end_where_scores_do() -> None:
+    runs = [run(right, seed) for seed, right in enumerate((0.88, 0.97, 0.99))]
+    for side in (compared(runs[:2], runs[1:]), compared(runs, runs[:2])):
+        for task in [*side.tasks, side.overall]:
+            assert task is not None
+            for interval, count in zip((task.baseline, task.other), task.runs, strict=True):
+                if count == 2:
+                    assert (interval.low, interval.reason) == (
+                        None,
+                        "2 runs tell too little of what seeds do; 3 are needed",
+                    )
+                else:
+                    assert interval.low is not None
+                    assert interval.high is not None
+                    assert -1 <= interval.low < interval.value < interval.high <= 1

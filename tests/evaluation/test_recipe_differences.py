@@ -75,6 +75,16 @@ def test_seeds_that_vary_more_than_the_difference_are_not_outnumbered_by_example
     assert (hopeless.examples_factor(0.95), hopeless.runs_needed(0.95)) == (None, None)
 
 
+def test_more_examples_leave_fewer_degrees_of_freedom() -> None:
+    """With 2 and 2 runs the seeds' two degrees count for more, the less the examples add to the variance."""
+    found = run_difference([np.array([0.5, 0.505]), np.array([0.53, 0.535])], ExampleVariance(1e-3, 0.0))
+    factor = found.examples_factor(0.95)
+    assert factor is not None
+    more = run_difference([np.array([0.5, 0.505]), np.array([0.53, 0.535])], ExampleVariance(1e-3 / factor, 0.0))
+    assert more.freedom < found.freedom / 2
+    assert more.detectable(0.95) == pytest.approx(found.value, rel=0.01)
+
+
 def test_one_run_borrows_the_variance_of_the_other_side() -> None:
     several = np.array([0.5, 0.52, 0.54])
     found = run_difference([np.array([0.6]), several], ExampleVariance(0.0, 0.0))

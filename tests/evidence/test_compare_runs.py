@@ -1,6 +1,7 @@
 """Run folders compared: which are one recipe, and what keeps runs from being compared."""
 
 import csv
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ import yaml
 import manyhead
 from manyhead.errors import CheckpointError, UsageError
 from manyhead.evidence.compare import compare_runs
+from manyhead.evidence.predictions import read_predictions
+from manyhead.recipe.stored import load_stored_recipe
 from manyhead.training.run_folder import RunFolder
 from tiny import tiny_encoder, tiny_recipe
 
@@ -147,3 +150,30 @@ def test_only_common_tasks_are_compared(vary: Vary, trained: Path) -> None:
     assert found.overall is None
     with pytest.raises(UsageError, match="no task in common"):
         compare_runs([alone, vary("other", 1, tasks={"reviews": tasks["reviews"]})])
+
+
+ODD_TEXTS = ["a\rb", "\r", "one\r\ntwo", "three\nfour", 'five "six"', "seven, eight", " nine\t", "ten"]
+
+
+def test_texts_of_any_characters_are_read_back(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tiny_encoder(tmp_path / "encoder"), tasks=["reviews"], epochs=1)
+    dev = tmp_path / "dev.jsonl"
+    column, target = recipe["tasks"]["reviews"]["text"][0], recipe["tasks"]["reviews"]["target"]
+    cells = list(recipe["tasks"]["reviews"]["labels"])
+    rows = [{column: text, target: cells[number % 2]} for number, text in enumerate(ODD_TEXTS)]
+    dev.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    recipe["tasks"]["reviews"]["files"]["dev"] = str(dev)
+    run = manyhead.train(recipe, out=tmp_path / "run")
+    found = read_predictions(run.path, "reviews", load_stored_recipe(run.path / "recipe.yaml").recipe.tasks["reviews"])
+    assert [text for (text,) in found.texts] == ODD_TEXTS
+    path = run.path / "predictions" / "reviews.dev.csv"
+    path.write_text(path.read_text(encoding="utf-8") + "torn,\n", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="row 9 has other columns than the header"):
+        read_predictions(run.path, "reviews", load_stored_recipe(run.path / "recipe.yaml").recipe.tasks["reviews"])
+
+
+def test_scores_on_other_ranges_are_not_compared(vary: Vary, trained: Path) -> None:
+    tasks = yaml.safe_load((trained / "recipe.yaml").read_text())["tasks"]
+    tasks["sentences"]["range"] = [0, 9]
+    with pytest.raises(UsageError, match=r"sentences: range .*9.*, not .*5"):
+        compare_runs([vary("a", 13), vary("b", 13, tasks=tasks)])

@@ -1,5 +1,6 @@
 """What the two sides of a verdict are made of."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from manyhead.data.examples import read_examples
-from manyhead.errors import RecipeError, UsageError
+from manyhead.errors import DataError, RecipeError, UsageError
 from manyhead.recipe.load import LoadedRecipe, load_recipe
 from manyhead.recipe.schema import Recipe
 from manyhead.studies.budget import seen_examples, stage_examples
@@ -96,6 +97,27 @@ def test_budgets_are_equal(write_recipe: Write, equal: Equal, schedule: str, exa
         assert abs(own - wanted) <= 3 * 4  # a batch an epoch
         assert cut.stages[0].epochs == shared.stages[0].epochs
         assert cut.stages[0].evaluate_every_steps is None
+
+
+def test_both_sides_are_evaluated_as_often_where_steps_end_a_stage(write_recipe: Write) -> None:
+    loaded = load_recipe(write_recipe("a", {"batch_size": 4, "epochs": 10, "max_steps": 25}))
+    rows = rows_of(loaded)
+    shared = shared_budget(loaded.recipe, rows, loaded.tables, None)
+    epoch = seen_examples(
+        shared, 0, shared.stages[0].model_copy(update={"epochs": 1, "max_steps": None}), rows, loaded.tables
+    )
+    seen = seen_examples(shared, 0, shared.stages[0], rows, loaded.tables)
+    for task in TASKS:
+        cut = single_budget(single_recipe(loaded, task), shared, rows, "task")
+        assert cut.stages[0].epochs == math.ceil(seen[task] / epoch[task]) < 10
+
+
+def test_dev_that_cannot_be_divided_is_told_before_anything_is_run(write_recipe: Write, tmp_path: Path) -> None:
+    from manyhead.studies.verdict import run_verdict
+
+    with pytest.raises(DataError, match="1 dev rows of reviews cannot be divided"):
+        run_verdict(write_recipe("a"), out=tmp_path / "v", overrides={"tasks.reviews.limit": {"dev": 1}})
+    assert not (tmp_path / "v").exists()
 
 
 def test_examples_of_stages_that_do_not_train_the_task_go_to_the_others(write_recipe: Write) -> None:

@@ -45,7 +45,7 @@ from manyhead.training.run_folder import (
 )
 from manyhead.training.signals import Interruption, StopRequest, stop_on_signals
 from manyhead.training.stage_plan import StagePlan, progress_of
-from manyhead.training.stages import StageRunner
+from manyhead.training.stages import StageRunner, check_finite
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,8 @@ def _run(
             trackers.begin()
             runner.run()
             final = (runner.best_evaluation if recipe.select_on is None else None) or score(dev)
+            if final is not None:
+                check_finite(final, "the best checkpoint")
             if recipe.calibrate and final is not None:
                 picked = final if recipe.select_on is None else runner.best_evaluation or score(picking)
                 assert picked is not None

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from manyhead.data.examples import Examples
+    from manyhead.data.task_data import TaskData
     from manyhead.evaluation.evaluate import Evaluation
     from manyhead.evaluation.statistics.intervals import Interval
     from manyhead.recipe.schema import Recipe, Task
@@ -63,12 +64,13 @@ def evaluate(
         from manyhead.evaluation.statistics.intervals import intervals_of
 
         intervals = intervals_of(found.scored, means=found.overall is not None)
+        selection = _selection(stored, split, file)
         if as_json:
-            output.document(
-                {**found.as_dict(), "intervals": {name: each.as_dict() for name, each in intervals.items()}}
-            )
+            shown = {name: each.as_dict() for name, each in intervals.items()}
+            output.document({**found.as_dict(), "intervals": shown, "selection": selection})
         else:
             output.show(*_shown(found, stored.recipe, intervals))
+            output.show(*([] if selection is None else [f"scores: {selection}"]))
         _note_constants(found, output)
 
 
@@ -112,7 +114,9 @@ def score_examples(stored: Stored, examples: "Mapping[str, Examples]", *, note: 
     model = stored.load()
     max_tokens = model.recipe.encoder.max_tokens
     data = {name: load_examples(each, model.tokenizer, max_tokens=max_tokens) for name, each in examples.items()}
-    data |= scored_rows(stored.recipe, {name: each for name, each in data.items() if each.split == "dev"})
+    dev = {name: each for name, each in data.items() if each.split == "dev"}
+    _warn_of_other_rows(stored, dev, note)
+    data |= scored_rows(stored.recipe, dev)
     for split in data.values():
         for warning in split.warnings:
             note(str(warning))
@@ -132,6 +136,30 @@ def _open(recipe: "Recipe", name: str, task: "Task", split: SplitName, file: Pat
     if reference is None:
         return None
     return read_examples(name, task, split, resolve_files(recipe)(reference), seed=recipe.seed)
+
+
+def _selection(stored: Stored, split: SplitName, file: Path | None) -> str | None:
+    """What picked the checkpoint, where that bears on the scores."""
+    from manyhead.data.selection import selection_note
+
+    return selection_note(stored.recipe) if split == "dev" and file is None else None
+
+
+def _warn_of_other_rows(stored: Stored, dev: "Mapping[str, TaskData]", note: Callable[[str], None]) -> None:
+    """Which rows picked the checkpoint is known by their number, so only of the run's own dev rows."""
+    from manyhead.files import read_json
+
+    state = stored.folder / "state.json"
+    if stored.recipe.select_on is None or not state.is_file():
+        return
+    trained = read_json(state)["data"]
+    for name, data in dev.items():
+        rows = trained.get(f"{name}.dev", {}).get("rows", data.n_examples)
+        if rows != data.n_examples:
+            note(
+                f"{name}: {data.n_examples:,} dev rows, and the run had {rows:,}: rows that picked its checkpoint may "
+                "be among those that are scored"
+            )
 
 
 def _ticker(total: int, note: Callable[[str], None]) -> Callable[[int], None]:

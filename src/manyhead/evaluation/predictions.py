@@ -1,12 +1,11 @@
 """Prediction files of a run: id, target, texts and what was predicted, a row an example."""
 
-import csv
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from manyhead.data.task_data import TaskData
-from manyhead.files import write_text
+from manyhead.files import csv_writer, write_text
 from manyhead.inference.outputs import TaskPredictions
 from manyhead.inference.writing import prediction_cells, prediction_columns, shortest
 from manyhead.recipe.schema import Cell, Task
@@ -24,7 +23,7 @@ def write_predictions(
     names = [] if texts is None else text_columns(task)
     rows = ((),) * data.n_examples if texts is None else texts
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv_writer(text)
     writer.writerow(["id", "target", *names, *prediction_columns(task)])
     cells = prediction_cells(task, predictions, data.tokens.truncated)
     for row, (own, found) in enumerate(zip(rows, cells, strict=True)):

@@ -150,6 +150,7 @@ def _difference(first: FinishedRun, run: FinishedRun, name: str) -> str | None:
     checks: list[tuple[str, object, object]] = [
         ("kind", ours.kind, theirs.kind),
         ("metric", ours.metric, theirs.metric),
+        ("range", ours.range, theirs.range),
         ("labels", list(ours.label_names), list(theirs.label_names)),
         ("select_on", _selection(first), _selection(run)),
         ("dev rows", was["rows"], now["rows"]),

@@ -30,6 +30,9 @@ def read_predictions(run: Path, name: str, task: Task, split: str = "dev") -> Sc
             rows = list(csv.DictReader(file, strict=True))
         if not rows:
             raise ValueError("it has no rows")
+        cut = next((number for number, row in enumerate(rows, 1) if None in row or None in row.values()), None)
+        if cut is not None:
+            raise ValueError(f"row {cut} has other columns than the header")
         return _scored(name, task, rows)
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise CheckpointError(

@@ -1,10 +1,10 @@
 """Tables of a report as files: CSV with all digits, LaTeX as a paper prints them."""
 
-import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from manyhead.files import csv_writer
 from manyhead.report.content import Report
 from manyhead.report.text import visible
 from manyhead.report.view import RunPart
@@ -38,7 +38,7 @@ class Table:
     def csv(self) -> str:
         """The table with all digits; an empty cell where there is no value."""
         text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
+        writer = csv_writer(text)
         writer.writerow(self.columns)
         writer.writerows([["" if cell is None else _plain(cell) for cell in row] for row in self.rows])
         return text.getvalue()

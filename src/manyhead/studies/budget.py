@@ -60,6 +60,14 @@ def seen_examples(
     return {task: examples * epochs for task, examples in schedule.epoch_examples.items()}
 
 
+def begun_epochs(recipe: Recipe, index: int, rows: Mapping[str, int], tables: Tables) -> int:
+    """Epochs that stage ``index`` begins, each of which ends with an evaluation."""
+    stage = recipe.stages[index]
+    if stage.max_steps is None:
+        return stage.epochs
+    return min(stage.epochs, -(-stage.max_steps // _schedule(recipe, index, stage, rows, tables).epoch_steps))
+
+
 def shares(wanted: list[float], total: int, least: float) -> list[float]:
     """``total`` in proportion to what is wanted, but each at least ``least`` of it (or all alike, if they are many)."""
     floor = total * min(least, 1 / len(wanted))

@@ -130,9 +130,15 @@ class Searcher:
         summary = self._folder.summary(run)
         trial.status = outcome.status
         if outcome.status == "finished" and summary is not None:
-            trial.score = score_of(summary["dev"] or {}, self._loaded.recipe)
+            trial.score = self._score(summary)
         self._write()
         runner.finish(run, outcome)
+
+    def _score(self, summary: Mapping[str, Any]) -> float | None:
+        """What trials are ranked by: with ``select_on`` of rows that the table does not score."""
+        if self._loaded.recipe.select_on is not None:
+            return summary["best"]["score"]
+        return score_of(summary["dev"] or {}, self._loaded.recipe)
 
     def _row(self, trial: Trial) -> PlannedRow:
         name = f"{trial.number + 1:0{len(str(self.search.trials))}} {self._label(trial)}"

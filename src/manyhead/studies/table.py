@@ -4,7 +4,6 @@
 stands under keys named ``time``: less those, the document is the same however often the study was interrupted.
 """
 
-import csv
 import io
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from manyhead.data.selection import selection_note
 from manyhead.evaluation.metrics import overall
+from manyhead.files import csv_writer
 from manyhead.studies.folder import StudyFolder
 from manyhead.studies.runs import Member, Plan, PlannedRow, PlannedRun
 from manyhead.studies.schema import Budget, BudgetName, Study
@@ -84,7 +84,7 @@ def csv_text(document: Mapping[str, Any]) -> str:
     parts = ("mean", "deviation", "published", "difference")
     names = [score if part == "mean" else f"{score}_{part}" for score in columns for part in parts]
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
+    writer = csv_writer(stream)
     writer.writerow(["row", "status", "seeds", *names, "examples", "epochs", "encoder", "seconds"])
     for row in document["rows"]:
         values = [row["scores"][score][part] for score in columns for part in parts]

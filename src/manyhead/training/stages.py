@@ -212,7 +212,7 @@ class StageRunner:
         evaluation = self.evaluate()
         if evaluation is None:
             return True
-        self._check_finite(plan, evaluation)
+        check_finite(evaluation, f"stage {plan.options.name}, step {self.progress.stage_step}")
         seconds = time.perf_counter() - began
         self.progress.seconds += seconds
         score = selection_score(evaluation, plan.options.select_by, self.primary, plan.learner.lesson.data)
@@ -226,14 +226,6 @@ class StageRunner:
         self.observer.evaluated(evaluation, self.progress.stage_step, is_best=improved)
         return improved
 
-    def _check_finite(self, plan: StagePlan, evaluation: Evaluation) -> None:
-        bad = [task for task, found in evaluation.predictions.items() if not found.are_finite]
-        if bad:
-            raise DivergedError(
-                f"stage {plan.options.name}, step {self.progress.stage_step}: dev predictions of {', '.join(bad)} are "
-                "not finite numbers; the checkpoint before is kept; lower the learning rate"
-            )
-
     def _end_by_signal(self) -> NoReturn:
         number = self.stop.signal_number
         assert number is not None
@@ -246,6 +238,16 @@ class StageRunner:
     def _event(self, text: str) -> None:
         self.folder.log(event_line(text))
         self.observer.event(text)
+
+
+def check_finite(evaluation: Evaluation, where: str) -> None:
+    """Raises `DivergedError` where predictions are no numbers."""
+    bad = [task for task, found in evaluation.predictions.items() if not found.are_finite]
+    if bad:
+        raise DivergedError(
+            f"{where}: dev predictions of {', '.join(bad)} are not finite numbers; the checkpoint before is kept; "
+            "lower the learning rate"
+        )
 
 
 def _info(plan: StagePlan, first_step: int) -> StageInfo:

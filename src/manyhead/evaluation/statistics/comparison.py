@@ -59,7 +59,7 @@ class TaskComparison:
             predicts rightly), "odds" (their ratio).
         verdict: "helped", "hurt" or "no evidence".
         sentence: The same in words.
-        detectable: The smallest difference that would have been found with 80 % power.
+        detectable: The smallest difference that would have been found with 80 % power, beside as many other tests.
         examples_needed: Examples that would show a difference of the size seen with 80 % power.
         runs_needed: Runs a side that would.
     """
@@ -144,7 +144,10 @@ def compare_sides(
     every = [*baseline, *other]
     common = [task for task in baseline[0] if all(task in run for run in every)]
     options = {"resamples": resamples, "level": level, "seed": seed}
-    drafts = [_draft([run[task] for run in baseline], [run[task] for run in other], **options) for task in common]
+    drafts = [
+        _draft([run[task] for run in baseline], [run[task] for run in other], tests=len(common), **options)
+        for task in common
+    ]
     adjusted = holm({draft.task: p for draft in drafts if (p := _primary(draft.found)) is not None})
     tasks = [_finished(draft, names, level, adjusted.get(draft.task), len(adjusted)) for draft in drafts]
     left = {
@@ -162,7 +165,9 @@ def compare_sides(
     )
 
 
-def _draft(baseline: list[Scored], other: list[Scored], *, resamples: int, level: float, seed: int) -> _Draft:
+def _draft(
+    baseline: list[Scored], other: list[Scored], *, tests: int, resamples: int, level: float, seed: int
+) -> _Draft:
     first = baseline[0]
     sides = (baseline, other)
     scores = (tuple(map(score_of, baseline)), tuple(map(score_of, other)))
@@ -184,7 +189,7 @@ def _draft(baseline: list[Scored], other: list[Scored], *, resamples: int, level
     if not several and (first.kind == "classification" or first.metric == "exact_match"):
         only = discordant(baseline[0], other[0])
         effects |= {"only_baseline": only[0], "only_other": only[1], "odds": only[1] / only[0] if only[0] else None}
-    return _Draft(first.task, first.metric, scores, intervals, pair.difference(level), effects, pair)
+    return _Draft(first.task, first.metric, scores, intervals, pair.difference(level, tests), effects, pair)
 
 
 def _overall_draft(

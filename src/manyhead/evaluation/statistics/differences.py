@@ -44,7 +44,8 @@ class Difference:
     Attributes:
         interval: Its value and interval.
         p_values: By test; the first decides. Empty where nothing can be tested.
-        detectable: The smallest difference that would have been found with 80 % power.
+        detectable: The smallest difference that would have been found with 80 % power, by a p-value that is corrected
+            for the number of tests (as if this one were the smallest, so no less than Holm's asks).
         examples_needed: Examples with which a difference of this size would be found with 80 % power, as many runs
             as there are; None where no number is enough, or the difference is 0.
         runs_needed: The same of runs a side, with these examples; None for single runs, too.
@@ -77,13 +78,14 @@ class ModelPair:
     reason: str | None
     p_values: Mapping[str, float]
 
-    def difference(self, level: float) -> Difference:
-        """What is known of the difference."""
+    def difference(self, level: float, tests: int = 1) -> Difference:
+        """What is known of the difference, which is one of so many ``tests``."""
         p_values = {"permutation": permutation_p(self.value, self.null), **self.p_values}
         if self.bootstrap is None or self.bootstrap.square <= 0:
             reason = self.reason or "the two score the same whichever examples are drawn"
             return Difference(Interval(self.value, None, None, level, self.n, "none", reason), p_values)
-        detectable = float(norm.ppf((1 + level) / 2) + norm.ppf(POWER)) * math.sqrt(self.bootstrap.square)
+        reach = float(norm.ppf((1 + strict_level(level, tests)) / 2) + norm.ppf(POWER))
+        detectable = reach * math.sqrt(self.bootstrap.square)
         return Difference(
             bootstrap_interval(self.bootstrap, level, self.n),
             p_values,
@@ -100,19 +102,20 @@ class RecipePair:
     variance: ExampleVariance
     n: int
 
-    def difference(self, level: float) -> Difference:
-        """What is known of the difference."""
+    def difference(self, level: float, tests: int = 1) -> Difference:
+        """What is known of the difference, which is one of so many ``tests``."""
         found = run_difference(self.scores, self.variance)
         if found.variance <= 0:
             reason = "the runs score the same whichever examples are drawn"
             return Difference(Interval(found.value, None, None, level, self.n, "none", reason))
-        factor = found.examples_factor(level) if found.value else None
+        strict = strict_level(level, tests)
+        factor = found.examples_factor(strict) if found.value else None
         return Difference(
             Interval(found.value, *found.ends(level), level, self.n, "t"),
             {"t": found.p},
-            found.detectable(level),
+            found.detectable(strict),
             examples_needed=None if factor is None else _times(self.n, factor),
-            runs_needed=found.runs_needed(level) if found.value else None,
+            runs_needed=found.runs_needed(strict) if found.value else None,
         )
 
 
@@ -181,6 +184,11 @@ def discordant(baseline: Scored, other: Scored) -> tuple[int, int]:
     """Examples that the baseline alone, and the other alone, predicts rightly: classes, or scores to the integer."""
     first, second = _right(baseline), _right(other)
     return int(np.sum(first & ~second)), int(np.sum(second & ~first))
+
+
+def strict_level(level: float, tests: int) -> float:
+    """The level of one of several ``tests`` that are wrong together no more often than one at ``level``."""
+    return 1 - (1 - level) / tests
 
 
 def sign_of(metric: str) -> int:

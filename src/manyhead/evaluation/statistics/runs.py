@@ -20,6 +20,8 @@ Array = NDArray[Any]
 _POWER = 0.8
 _ROUNDING = 1e-12
 _MOST_RUNS = 1_000
+_FACTORS = (1e-3, 1e6, 9_001)
+"""Numbers of examples that are tried, as multiples: from, to, and how many, each 0.23 % more than the one before."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,15 @@ class RunDifference:
 
     def examples_factor(self, level: float) -> float | None:
         """How many times the examples would show this difference with 80 % power; None if none with these runs."""
-        wanted = (self.value / _reach(self.freedom, level)) ** 2
-        return (self.examples + self.interaction) / (wanted - self.seeds) if wanted > self.seeds else None
+        factors = np.geomspace(*_FACTORS)
+        by_seeds = self.seeds + self.interaction / factors
+        variance = self.examples / factors + by_seeds
+        if self.seeds + self.interaction > 0:
+            freedom = _freedom(sum(each - 1 for each in self.runs), variance, by_seeds)
+        else:
+            freedom = np.full_like(factors, math.inf)
+        enough = abs(self.value) >= _reach(freedom, level) * np.sqrt(variance)
+        return float(factors[enough.argmax()]) if enough.any() else None
 
     def runs_needed(self, level: float) -> int | None:
         """How many runs a recipe would show this difference with 80 % power; None if none with these examples."""

@@ -11,7 +11,7 @@ from typing import Literal
 from manyhead.errors import UsageError
 from manyhead.recipe.load import LoadedRecipe
 from manyhead.recipe.schema import Recipe, Tables
-from manyhead.studies.budget import allowances, cut, scored_by_epoch, seen_examples
+from manyhead.studies.budget import allowances, begun_epochs, cut, scored_by_epoch, seen_examples
 from manyhead.studies.schema import Budget
 
 Equal = Literal["run", "task"]
@@ -42,9 +42,14 @@ def single_budget(single: LoadedRecipe, shared: Recipe, rows: Mapping[str, int],
         wanted = {name: examples * factor for name, examples in wanted.items()}
     if min(wanted.values()) < 1:
         raise UsageError(f"the shared run sees no example of {task}; expected some of each task; raise --examples")
+    epochs = {stage.name: begun_epochs(shared, index, rows, single.tables) for index, stage in enumerate(shared.stages)}
     stages = [
         scored_by_epoch(stage).model_copy(
-            update={"max_steps": None, "epoch_examples": {task: max(1, round(wanted[stage.name] / stage.epochs))}}
+            update={
+                "max_steps": None,
+                "epochs": epochs[stage.name],
+                "epoch_examples": {task: max(1, round(wanted[stage.name] / epochs[stage.name]))},
+            }
         )
         for stage in single.recipe.stages
     ]

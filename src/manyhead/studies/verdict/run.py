@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from manyhead.errors import UsageError
+from manyhead.data.examples import read_examples, reference_of
+from manyhead.data.resolve import resolve_files
+from manyhead.data.selection import halves_of
+from manyhead.errors import DataError, Problem, UsageError
 from manyhead.evaluation.scored import Scored
 from manyhead.evaluation.statistics.comparison import Comparison
 from manyhead.evidence.predictions import read_predictions
@@ -13,6 +16,7 @@ from manyhead.files import write_json, write_text, writing
 from manyhead.recipe.layers import Overrides
 from manyhead.recipe.load import LoadedRecipe, load_recipe
 from manyhead.recipe.overrides import Place
+from manyhead.recipe.schema import Recipe
 from manyhead.studies.folder import StudyFolder, open_study
 from manyhead.studies.planner import Options, Planner, Setting
 from manyhead.studies.run import exit_code_of
@@ -136,6 +140,7 @@ def _sides(loaded: LoadedRecipe, tasks: Sequence[str], examples: int | None, equ
     """The shared model and those of each task alone, at their budgets."""
     planner = Planner(Options(Budget(), seeds=1))
     rows, data = planner.data_of(loaded.recipe)
+    _check_halves(loaded.recipe, tasks)
     shared = shared_budget(loaded.recipe, rows, loaded.tables, examples)
     sides = [Side(SHARED, None, shared, data)]
     for task in tasks:
@@ -144,6 +149,22 @@ def _sides(loaded: LoadedRecipe, tasks: Sequence[str], examples: int | None, equ
         own = {name: digest for name, digest in data.items() if name.rpartition(".")[0] == task}
         sides.append(Side(task, task, recipe, own))
     return sides
+
+
+def _check_halves(recipe: Recipe, tasks: Sequence[str]) -> None:
+    """Raises `DataError` where dev cannot be divided into rows that pick and rows that are scored."""
+    problems: list[Problem] = []
+    resolve = resolve_files(recipe)
+    for name in tasks:
+        reference = reference_of(recipe.tasks[name], "dev")
+        assert reference is not None
+        try:
+            examples = read_examples(name, recipe.tasks[name], "dev", resolve(reference), seed=recipe.seed)
+            halves_of(recipe, name, sum(1 for _ in examples))
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems)
 
 
 def _predictions(
