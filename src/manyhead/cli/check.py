@@ -120,7 +120,7 @@ def check_recipe(loaded: "LoadedRecipe", *, note: Callable[[str], None]) -> Chec
     parameters, failure = None, None
     note("reading the encoder ...")
     try:
-        _, _, config = read_encoder(loaded, Observer())
+        config = read_encoder(loaded, Observer()).config
         parameters = stage_parameters(loaded.recipe, loaded.tables, config)
     except RecipeError:
         raise
