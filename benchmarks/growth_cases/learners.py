@@ -85,7 +85,7 @@ class Learners:
                 "stages": [stage],
             }
         )
-        source, folder, config = read_encoder(loaded, Observer())
+        source, folder, config, _ = read_encoder(loaded, Observer())
         data = {(name, "train"): _data(name, self._store(setting)) for name in names}
         tokenizer = load_tokenizer(folder)
         return Parts(loaded.recipe, loaded.tables, source, folder, config, tokenizer, data, self.hardware)

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 from commands import document, run
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from manyhead.data.beginning import Beginning
 from manyhead.recipe.load import load_recipe
 from manyhead.recipe.shipped import shipped_recipes
-from tiny import SAMPLE, sample_texts
+from tiny import SAMPLE, sample_texts, tiny_encoder
 
 
 def quick(encoder: Path) -> tuple[str, ...]:
@@ -125,3 +127,52 @@ def test_a_report_of_two_runs_figures_and_tables(trained: Path, tmp_path: Path) 
     for kind, folder in (("figures", figures), ("tables", tables)):
         assert sorted(found[kind]) == sorted(map(str, folder.iterdir()))
         assert found[kind]
+
+
+@pytest.mark.parametrize(
+    ("names", "head"),
+    [
+        (["awful", "poor", "mixed", "good", "excellent"], "by number"),
+        (None, "by number"),
+        (["bad", "good"], "not the checkpoint's: other classes"),
+    ],
+)
+def test_init_begins_with_a_classification_checkpoint(tmp_path: Path, names: list[str] | None, head: str) -> None:
+    folder = tiny_encoder(tmp_path / "checkpoint")
+    labels = {"num_labels": 5} if names is None else {"id2label": dict(enumerate(names)), "label2id": None}
+    config = AutoConfig.from_pretrained(folder, **labels)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    out = tmp_path / "mine.yaml"
+    run("init", SAMPLE / "reviews.train.csv", "--checkpoint", folder, "--out", out)
+    recipe = load_recipe(out).recipe
+    assert recipe.encoder.checkpoint == str(folder)
+    assert (recipe.encoder.pooling.kind, recipe.encoder.max_tokens) == ("pooler", 62)
+    assert head in out.read_text()
+    (task,) = recipe.tasks.values()
+    kept = head == "by number"
+    assert (task.head.kind, task.head_from) == (("linear", "checkpoint") if kept else ("hidden", "auto"))
+    assert (task.label_names == names) == (kept and names is not None)
+    result = run("check", out)
+    assert ("the head of reviews is the checkpoint's" in result.stderr) == kept
+    start = document("check", out)["start"]
+    assert ("heads.reviews" in start["kept"]) == kept
+    assert ("heads.reviews" in start["new"]) != kept
+
+
+def test_init_begins_with_other_checkpoints_or_refuses_them(encoder: Path, tmp_path: Path) -> None:
+    file, plain = SAMPLE / "reviews.train.csv", document("init", SAMPLE / "reviews.train.csv", "--checkpoint", encoder)
+    assert f"checkpoint: {encoder}, pooling: mean, max_tokens: 62" in plain["recipe"]
+    assert "head: {kind: hidden}\n" in plain["recipe"]
+    assert "has no config.json" in run("init", file, "--checkpoint", tmp_path, code=2).stderr
+    assert "there is no folder" in run("init", file, "--checkpoint", tmp_path / "none", code=2).stderr
+
+
+def test_words_of_a_file_are_matched_with_the_names_of_a_checkpoint() -> None:
+    head = "{kind: linear, dropout: 0.1}"
+    named = Beginning("{}", head, 2, ("Yes", "no"))
+    assert named.head_of_words(["no", "yes"])[0] == f"head: {head}"
+    assert named.head_of_words(["no", "maybe"])[0].startswith("head: {kind: hidden}  # not the checkpoint's: names")
+    assert Beginning("{}", head, 2).head_of_words(["no", "yes"])[0].endswith("names do not say which is which")
+    assert Beginning("{}", head, 1).head_of_score()[1].startswith("head_from: checkpoint  # its one output")
+    assert named.head_of_score()[0].endswith("it gives no score")
+    assert Beginning().head_of_score() == Beginning().head_of_words(["a", "b"]) == ["head: {kind: hidden}"]

@@ -1,12 +1,14 @@
 """Everything a run reads before it trains: the encoder's files, the tokenizer, the data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from tokenizers import Tokenizer
 from transformers import PretrainedConfig
 
+from manyhead.build.starting import Start, plan_start
 from manyhead.build.teachers import check_teachers
 from manyhead.build.trainable import trainable_problems
 from manyhead.data.cache import load_task_data
@@ -36,7 +38,7 @@ class Parts:
     """Everything read before training starts.
 
     ``encoder`` is the folder of configuration and tokenizer. ``source`` has the weights to start from; None where those
-    of a checkpoint are to come.
+    of a checkpoint are to come. ``start`` says which of them are taken over.
     """
 
     recipe: Recipe
@@ -47,6 +49,7 @@ class Parts:
     tokenizer: Tokenizer
     data: Mapping[tuple[str, str], TaskData]
     hardware: Hardware
+    start: Start = field(default_factory=Start)
 
     def save_encoder(self, folder: Path) -> None:
         """Writes the encoder's configuration and tokenizer into ``folder``."""
@@ -57,28 +60,41 @@ class Parts:
         return {task: data for (task, name), data in self.data.items() if name == split}
 
 
-def read_encoder(
-    loaded: LoadedRecipe, watcher: Observer, folder: Path | None = None
-) -> tuple[EncoderSource | None, Path, PretrainedConfig]:
-    """Where the encoder is, the folder of its configuration, which is ``folder`` if given, and the configuration.
+class FoundEncoder(NamedTuple):
+    """Where the encoder is, the folder of its configuration, the configuration, and what of it a run begins with."""
 
-    Raises `UsageError` where there is none, and `RecipeError` where teachers do not fit or stages train nothing.
+    source: EncoderSource | None
+    folder: Path
+    config: PretrainedConfig
+    start: Start
+
+
+def read_encoder(loaded: LoadedRecipe, watcher: Observer, folder: Path | None = None) -> FoundEncoder:
+    """The recipe's encoder; without a source where ``folder``, of its configuration, is given.
+
+    Raises `UsageError` where there is none, and `RecipeError` where teachers or the checkpoint's head do not fit or
+    stages train nothing.
     """
-    options, source = loaded.recipe.encoder, None
+    options, source, start = loaded.recipe.encoder, None, Start()
     if folder is None:
         source = locate_encoder(options.checkpoint, options.revision)
         for note in source.notes:
             watcher.event(note)
         folder = model_in(source.folder) / ENCODER if source.kind == "manyhead" else source.folder
     config = read_config(folder, dropout=options.dropout, attention_dropout=options.attention_dropout)
+    if source is not None:
+        start = plan_start(loaded.recipe, loaded.tables, source)
+        for note in start.notes:
+            watcher.event(note)
     problems = [
         *check_teachers(loaded.recipe),
         *trainable_problems(loaded.recipe, loaded.tables, config),
         *missing_packages(loaded.recipe),
+        *start.problems,
     ]
     if problems:
         raise RecipeError([_placed(loaded, problem) for problem in problems])
-    return source, folder, config
+    return FoundEncoder(source, folder, config, start)
 
 
 def read_parts(
@@ -95,7 +111,7 @@ def read_parts(
     to go on from its checkpoint; without it the recipe's checkpoint is located. Raises `UsageError`, `RecipeError` and
     `DataError`.
     """
-    source, encoder, config = read_encoder(loaded, watcher, encoder)
+    source, encoder, config, start = read_encoder(loaded, watcher, encoder)
     tokenizer = load_tokenizer(encoder)
     check_tokenizer(tokenizer, config, encoder)
     recipe = loaded.recipe
@@ -114,7 +130,7 @@ def read_parts(
         if reference_of(task, split) is not None
     }
     hardware = hardware or choose_hardware(recipe.device, recipe.precision, recipe.threads)
-    return Parts(recipe, loaded.tables, source, encoder, config, tokenizer, data, hardware)
+    return Parts(recipe, loaded.tables, source, encoder, config, tokenizer, data, hardware, start)
 
 
 def _placed(loaded: LoadedRecipe, problem: Problem) -> Problem:

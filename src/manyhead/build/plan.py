@@ -40,7 +40,7 @@ SCORE_BUCKETS = 5
 def new_model(parts: Parts) -> MultiTaskModel:
     """The recipe's model on the device, with the source's weights, ready to train.
 
-    From a run or model of ours, heads of equal labels are kept. Without a source all weights are new.
+    Heads are kept as `Start` says. Without a source all weights are new.
     """
     model = _with_weights(parts).to(parts.hardware.device)
     model.autocast = parts.hardware.autocast
@@ -83,7 +83,9 @@ def _schedule(parts: Parts, index: int, stage: Stage, streams: Mapping[str, Batc
 
 def _with_weights(parts: Parts) -> MultiTaskModel:
     if parts.source is not None and parts.source.kind != "manyhead":
-        return build_model(parts.recipe, parts.tables, parts.config, parts.source.folder)
+        model = build_model(parts.recipe, parts.tables, parts.config, parts.source.folder)
+        parts.start.take_heads(model)
+        return model
     model = build_model(parts.recipe, parts.tables, parts.config, None)
     if parts.source is None:
         return model

@@ -38,6 +38,7 @@ def state_of(parts: Parts) -> dict[str, Any]:
         },
         "encoder": {"weights": _encoder_hash(parts)},
         "teachers": teacher_hashes(parts.recipe),
+        "start": parts.start.as_dict(),
     }
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from manyhead.build import Parts
+    from manyhead.build.starting import Start
     from manyhead.build.trainable import StageParameters
     from manyhead.cli.cost import Cost
     from manyhead.data.check import DataReport, SplitReport
@@ -35,11 +36,12 @@ _GIGABYTE = 1e9
 class Checked:
     """What was found. ``truncated`` is the share of rows that are cut, by TASK.SPLIT; it and ``cost`` need an encoder.
 
-    ``parameters`` need its configuration. ``failure`` is what is wrong beside the data: the encoder is missing or does
-    not fit.
+    ``start`` says what of its checkpoint a run begins with; it and ``parameters`` need the encoder's configuration.
+    ``failure`` is what is wrong beside the data: the encoder is missing or does not fit.
     """
 
     data: "DataReport"
+    start: "Start | None"
     parameters: "StageParameters | None"
     truncated: dict[str, float]
     cost: "Cost | None"
@@ -66,6 +68,7 @@ class Checked:
             "errors": self.errors,
             "warnings": data["warnings"],
             "data": data,
+            "start": None if self.start is None else self.start.as_dict(),
             "parameters": self.parameters,
             "cost": cost,
         }
@@ -117,11 +120,13 @@ def check_recipe(loaded: "LoadedRecipe", *, note: Callable[[str], None]) -> Chec
     from manyhead.data.checked import checked_data
     from manyhead.training.observer import Observer
 
-    parameters, failure = None, None
+    start, parameters, failure = None, None, None
     note("reading the encoder ...")
     try:
-        _, _, config = read_encoder(loaded, Observer())
+        _, _, config, start = read_encoder(loaded, Observer())
         parameters = stage_parameters(loaded.recipe, loaded.tables, config)
+        for line in start.notes:
+            note(line)
     except RecipeError:
         raise
     except ManyheadError as error:
@@ -129,18 +134,18 @@ def check_recipe(loaded: "LoadedRecipe", *, note: Callable[[str], None]) -> Chec
     resolve = _resolver(loaded.recipe)
     report = checked_data(loaded.recipe, place=loaded.place, resolve=resolve)
     if report.errors or failure:
-        return Checked(report, parameters, {}, None, failure)
+        return Checked(report, start, parameters, {}, None, failure)
     note("counting tokens and trying a few steps ...")
     try:
         parts = read_parts(loaded, Observer(), report=report)
-        return Checked(report, parameters, _truncated(parts, report, resolve), estimate(parts), None)
+        return Checked(report, start, parameters, _truncated(parts, report, resolve), estimate(parts), None)
     except ManyheadError as error:
-        return Checked(report, parameters, {}, None, error)
+        return Checked(report, start, parameters, {}, None, error)
 
 
 def _refused(error: ManyheadError) -> dict[str, Any]:
     """The document of ``--json`` where the recipe keeps its data from being looked at."""
-    nothing = dict.fromkeys(("data", "parameters", "cost"))
+    nothing = dict.fromkeys(("data", "start", "parameters", "cost"))
     return {"ok": False, "errors": str(error).splitlines(), "warnings": [], **nothing}
 
 

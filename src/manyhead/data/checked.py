@@ -24,7 +24,10 @@ FORMAT = 1
 """Version of what checks find; part of each report's key."""
 
 _FOLDER = "checks"
-_OF_TRAINING = {"pairing", "head", "loss", "auxiliary", "target_cast", "class_weights", "label_smoothing", "metric"}
+_OF_TRAINING = {
+    *("pairing", "head", "head_from", "loss", "auxiliary"),
+    *("target_cast", "class_weights", "label_smoothing", "metric"),
+}
 _REPORT = TypeAdapter(DataReport)
 
 

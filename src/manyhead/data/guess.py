@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from manyhead.data.beginning import Beginning
 from manyhead.data.examples import LARGEST_SCORE, counted
 from manyhead.data.read import read_table
 from manyhead.data.table import Cell, Nested, Table
@@ -103,29 +104,32 @@ class _Group:
     files: dict[Split, Path]
 
 
-def guess_recipe(files: Sequence[Path], *, name: str | None = None) -> str:
+def guess_recipe(files: Sequence[Path], *, name: str | None = None, beginning: Beginning | None = None) -> str:
     """A complete recipe for ``files``, as commented YAML.
 
     Files of one task are found by their names (x-train.csv, x-dev.csv), columns and kinds by their content: texts are
-    the longest columns, targets are named like one or hold few values. Paths are absolute. Raises `UsageError` where
+    the longest columns, targets are named like one or hold few values. Paths are absolute. ``beginning`` is the encoder
+    to start from, by default the embedded one. Raises `UsageError` where
     no text or no target is found, and `DataError` for files that cannot be read.
     """
     if not files:
         raise UsageError("no files; name at least one CSV, TSV, JSONL, Parquet or Arrow file")
     paths = [path.absolute() for path in files]
     folder = Path(commonpath([path.parent for path in paths]))
+    beginning = beginning or Beginning()
     problems: list[str] = []
     tasks: list[str] = []
     groups = _grouped(paths)
     for group in groups:
         try:
-            tasks.append(_task(group, folder))
+            tasks.append(_task(group, folder, beginning))
         except (UsageError, DataError) as error:
             problems.append(str(error))
     if problems:
         raise UsageError("\n".join(problems))
     title = re.sub(r"[^A-Za-z0-9_.-]+", "-", name or "-".join(group.name for group in groups)).lstrip("_.-") or "tasks"
-    return _HEADER.format(name=_scalar(title), folder=_scalar(folder.as_posix())) + "".join(tasks) + _STAGES
+    header = _HEADER.format(name=scalar(title), folder=scalar(folder.as_posix()), encoder=beginning.encoder)
+    return header + "".join(tasks) + _STAGES
 
 
 _HEADER = """\
@@ -133,7 +137,7 @@ _HEADER = """\
 manyhead: 1
 name: {name}
 data_dir: {folder}  # files below are relative to it
-encoder: {{checkpoint: embedded, pooling: mean, max_tokens: 128}}  # longer texts are cut
+encoder: {encoder}
 tasks:
 """
 
@@ -173,7 +177,7 @@ def _split_of(words: list[str]) -> Split:
     return "train"
 
 
-def _task(group: _Group, folder: Path) -> str:
+def _task(group: _Group, folder: Path, beginning: Beginning) -> str:
     """The lines of one task."""
     files = dict(group.files)
     if "train" not in files:
@@ -188,17 +192,18 @@ def _task(group: _Group, folder: Path) -> str:
     others = [column.name for column in candidates if column not in texts]
     if others:
         reason += f"; not used: {_quoted(*others)}"
+    about_target, head = _target_lines(target.name, files, beginning)
     lines = [
         f"# {_quoted(table.path.name)}: {table.note}",
-        *_target_lines(target.name, files),
-        f"text: [{', '.join(_scalar(text.name) for text in texts)}]  # {reason}",
+        *about_target,
+        f"text: [{', '.join(scalar(text.name) for text in texts)}]  # {reason}",
         *(["pairing: concat  # both in one sequence; siamese: each by itself"] if len(texts) == 2 else []),
         *_id_lines(columns),
         "files:",
         *_file_lines(files, group, folder),
-        "head: {kind: hidden}",
+        *head,
     ]
-    return f"  {_scalar(group.name)}:\n" + "".join(f"    {line}\n" for line in lines)
+    return f"  {scalar(group.name)}:\n" + "".join(f"    {line}\n" for line in lines)
 
 
 def _columns(table: Table) -> list[_Column]:
@@ -245,28 +250,30 @@ def _are_pair(first: str, second: str) -> bool:
     return (one[2], two[2]) in (("1", "2"), ("a", "b"))
 
 
-def _target_lines(name: str, files: dict[Split, Path]) -> list[str]:
-    """Kind, target, and labels or range, by all rows of the training file (the range: of all files)."""
+def _target_lines(name: str, files: dict[Split, Path], beginning: Beginning) -> tuple[list[str], list[str]]:
+    """Kind, target, and labels or range, by all rows of the training file (the range: of all files); and the head."""
     counts = _values(files["train"], name)
     numbers = [number for value in counts if (number := _as_number(value)) is not None]
-    target = f"target: {_scalar(name)}"
+    target = f"target: {scalar(name)}"
     if len({*numbers, *(value for value in counts if _as_number(value) is None)}) < 2:
         raise UsageError(f"{files['train']}: the column '{name}' has the same value in all rows: nothing to learn")
     if len(numbers) < len(counts):
         if len(counts) > _MOST_CLASSES:
             raise UsageError(f"{files['train']}: the column '{name}' has {len(counts)} values: too many for classes")
-        labels = ", ".join(_scalar(value) for value in sorted(counts))
-        return [f"kind: classification  # {_quoted(name)} holds {len(counts)} words", target, f"labels: [{labels}]"]
+        labels = ", ".join(scalar(value) for value in sorted(counts))
+        kind = f"kind: classification  # {_quoted(name)} holds {len(counts)} words"
+        return [kind, target, f"labels: [{labels}]"], beginning.head_of_words(list(counts))
     if all(number.is_integer() for number in numbers) and len(set(numbers)) <= _MOST_NUMBER_CLASSES:
         whole = sorted({int(number) for number in numbers})
-        labels = ", ".join(f'{number}: "{number}"' for number in whole)
+        labels, head = beginning.names_of_numbers(whole)
         why = f"{_quoted(name)} holds {len(whole)} whole numbers; if they are a score, write regression and a range"
-        return [f"kind: classification  # {why}", target, f"labels: {{{labels}}}  # give each a name"]
+        return [f"kind: classification  # {why}", target, f"labels: {labels}"], head
     for path in (path for split, path in files.items() if split != "train"):
         numbers += [number for value in _values(path, name) if (number := _as_number(value)) is not None]
     low, high = _rounded_range(min(numbers), max(numbers))
     why = f"{_quoted(name)} holds many different numbers, from {min(numbers):g} to {max(numbers):g}"
-    return [f"kind: regression  # {why}", target, f"range: [{low!r}, {high!r}]  # lowest and highest possible score"]
+    bounds = f"range: [{low!r}, {high!r}]  # lowest and highest possible score"
+    return [f"kind: regression  # {why}", target, bounds], beginning.head_of_score()
 
 
 def _values(path: Path, name: str) -> Counter[str]:
@@ -293,13 +300,13 @@ def _id_lines(columns: list[_Column]) -> list[str]:
     if any(column.name == "id" for column in columns):
         return []
     return next(
-        ([f"id: {_scalar(column.name)}"] for column in columns if column.is_id and column.name.lower().endswith("id")),
+        ([f"id: {scalar(column.name)}"] for column in columns if column.is_id and column.name.lower().endswith("id")),
         [],
     )
 
 
 def _file_lines(files: dict[Split, Path], group: _Group, folder: Path) -> list[str]:
-    lines = [f"  {split}: {_scalar(files[split].relative_to(folder).as_posix())}" for split in SPLITS if split in files]
+    lines = [f"  {split}: {scalar(files[split].relative_to(folder).as_posix())}" for split in SPLITS if split in files]
     if "train" not in group.files:
         lines[0] += "  # none is called train: this one is taken"
     if "dev" not in files:
@@ -328,7 +335,7 @@ def _quoted(*names: str) -> str:
     return ", ".join(f"'{''.join(char if char.isprintable() else ' ' for char in name)}'" for name in names)
 
 
-def _scalar(text: str) -> str:
+def scalar(text: str) -> str:
     """The text as a YAML scalar that means just this text."""
     if _PLAIN_SCALAR.fullmatch(text) and text.lower() not in _YAML_WORDS:
         return text

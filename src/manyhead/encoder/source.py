@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from manyhead.encoder.foreign import CONFIG, TOKENIZER_CONFIG, code_notes, read_object
+from manyhead.encoder.sentence import MODULES, SENTENCE_FILES, SentenceModel, read_sentence_model
 from manyhead.errors import Problem, UsageError
 from manyhead.files import MANIFEST
 from manyhead.hub import HubUnreachableError, download_error, find_commit, is_commit
@@ -35,7 +36,7 @@ _BESIDE_WEIGHTS = [
 ]
 # Of a repository, what lies on top; models of ours keep what belongs to the encoder in a folder.
 _IN_ENCODER = [f"encoder/{name}" for name in _BESIDE_WEIGHTS]
-_FETCHED = ["*.safetensors", _INDEX, _RECIPE, MANIFEST, *_BESIDE_WEIGHTS, *_IN_ENCODER]
+_FETCHED = ["*.safetensors", _INDEX, _RECIPE, MANIFEST, *_BESIDE_WEIGHTS, *_IN_ENCODER, *SENTENCE_FILES]
 _NOT_FETCHED = ["*/*.safetensors"]
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 # What training leaves beside the weights.
@@ -51,13 +52,15 @@ class EncoderSource:
     """An encoder's files on this machine.
 
     ``kind`` manyhead is a run or a model of ours (it may come from the hub), which brings heads too. ``revision`` is
-    the commit of files from the hub, else None. ``notes`` are lines to tell the user.
+    the commit of files from the hub, else None. ``notes`` are lines to tell the user. ``sentence`` says what a
+    sentence-transformers model does behind its encoder, of which ``folder`` is the folder.
     """
 
     folder: Path
     kind: Kind
     revision: str | None = None
     notes: tuple[str, ...] = ()
+    sentence: SentenceModel | None = None
 
 
 def locate_encoder(checkpoint: str, revision: str | None) -> EncoderSource:
@@ -132,6 +135,10 @@ def _from_hub(name: str, revision: str | None) -> EncoderSource:
         note = f"'{name}': the hub was not reached; using commit {folder.name}, fetched earlier"
         return _describe(folder, "hub", folder.name, (note,))
     if _RECIPE not in commit.files:
+        if MODULES in commit.files and CONFIG not in commit.files:
+            problem = f"'{name}' on the hub: a sentence-transformers model whose encoder lies in a folder of its own"
+            do = f"get it whole by hf download {name} --local-dir FOLDER, and name FOLDER as encoder.checkpoint"
+            raise _error(problem, f"{CONFIG} beside {MODULES}", do)
         _check_files(commit.files, f"'{name}' on the hub")
     folder = _download(name, revision)
     return _describe(folder, "hub", folder.name)
@@ -171,8 +178,10 @@ def _cached(name: str, revision: str | None) -> Path | None:
 def _describe(folder: Path, kind: Kind, revision: str | None, notes: tuple[str, ...] = ()) -> EncoderSource:
     if _is_ours(folder):
         return EncoderSource(folder, "manyhead", revision, notes)
-    _check_files(_names_in(folder), str(folder), folder)
-    return EncoderSource(folder, kind, revision, notes + code_notes(folder))
+    sentence = read_sentence_model(folder)
+    encoder = folder if sentence is None else sentence.encoder
+    _check_files(_names_in(encoder), str(encoder), encoder)
+    return EncoderSource(encoder, kind, revision, notes + code_notes(encoder), sentence)
 
 
 def _is_ours(folder: Path) -> bool:

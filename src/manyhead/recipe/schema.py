@@ -147,6 +147,11 @@ def _dump_options(value: Options | None) -> dict[str, Any] | None:
     return None if value is None else value.model_dump(by_alias=True)
 
 
+def _is_auto(value: object) -> bool:
+    # What most recipes have is not written out, so that the same recipe stays the same text.
+    return value == "auto"
+
+
 def _slot(family: str, kind: str) -> Any:
     return Field(default={"kind": kind}, validate_default=True, description=f"Member of {family}.")
 
@@ -249,6 +254,11 @@ class Task(Strict):
         default=0.01, ge=0, le=1, description="Share of rejected rows above which a file is refused."
     )
     head: Annotated[Options, Slot("heads")] = _slot("heads", "linear")
+    head_from: Literal["auto", "checkpoint", "new"] = Field(
+        default="auto",
+        exclude_if=_is_auto,
+        description="First weights of the head: the checkpoint's where they fit (auto), have to fit, or new ones.",
+    )
     loss: Annotated[Options, Slot("objectives")] = Field(
         default={"kind": "cross_entropy"}, validate_default=True, description="cross_entropy, or mse for a score."
     )

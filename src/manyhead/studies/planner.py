@@ -21,7 +21,7 @@ Setting = tuple[Keys, object, Place]
 """A key of a recipe, its value, and where that is written."""
 
 _SPLITS: tuple[Split, ...] = ("train", "dev")
-_READ_ALIKE = {"head", "loss", "auxiliary", "metric"}
+_READ_ALIKE = {"head", "head_from", "loss", "auxiliary", "metric"}
 """Keys of a task that do not matter to which of its rows can be used."""
 
 
