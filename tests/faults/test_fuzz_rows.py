@@ -11,7 +11,7 @@ from hostile import ANY_TEXT, make_task, shown, tells_where
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from manyhead.cli.rows import InputRow, open_stream
+from manyhead.inference.bulk.rows import InputRow, open_stream
 from manyhead.data.cache import load_examples
 from manyhead.data.check import check_data
 from manyhead.data.examples import read_examples
