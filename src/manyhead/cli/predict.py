@@ -105,7 +105,7 @@ def predict(
     ends with the bytes that it would have had.
     """
     with speaking(as_json=as_json, quiet=quiet) as output:
-        _check_target(target)
+        _check_places(target, rejected)
         stored = find_model(
             model, plugins=listed(plugins), overrides=listed(overrides), data_dir=data_dir, precision=precision
         )
@@ -151,10 +151,13 @@ def _stdin() -> BinaryIO:
     return sys.stdin.buffer
 
 
-def _check_target(target: Path | None) -> None:
-    """Raises `UsageError` where the output has no place, before anything is loaded for it."""
-    if target is not None and not target.parent.is_dir():
-        raise UsageError(f"no folder {target.parent}; make it or choose another --output")
+def _check_places(target: Path | None, rejected: Path | None) -> None:
+    """Raises `UsageError` where an output has no place, before anything is loaded for it."""
+    for option, path in (("--output", target), ("--rejected", rejected)):
+        if path is not None and not path.parent.is_dir():
+            raise UsageError(f"no folder {path.parent}; make it or choose another {option}")
+    if rejected is not None and (rejected.is_dir() or rejected == target):
+        raise UsageError(f"--rejected {rejected} is a folder, or the output itself; expected a file of its own")
 
 
 def _is_special(target: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -126,16 +127,20 @@ def _run_shard(work: Work, shard: Shard, scorer: Scorer, columns: Columns, outpu
         sizes = {"bytes": rows.sync(), "rejected_bytes": 0 if rejected is None else rejected.sync()}
         work.commit(replace(began, rows=account.rows - before, account=account.values(), **sizes))
 
-    try:
-        writer = writer_of(shard.form, columns, scorer.tasks)
-        score(scorer, columns, writer, outputs, skip=began.rows, commit=commit)
-    finally:
+    writer = writer_of(shard.form, columns, scorer.tasks)
+    problem: DataError | None = None
+    with closing(rows):
+        try:
+            score(scorer, columns, writer, outputs, skip=began.rows, commit=commit)
+        except DataError as error:
+            problem = error
         rows.sync()
-        rows.close()
-        if shard.form == "parquet":
-            from manyhead.inference.bulk.parquet import write_parquet
+    if shard.form == "parquet":
+        from manyhead.inference.bulk.parquet import write_parquet
 
-            work.convert_spool(shard.name, write_parquet)
+        work.convert_spool(shard.name, write_parquet)
+    if problem is not None:
+        raise problem
 
 
 def _unreadable(error: DataError, work: Work, shard: Shard, rows: int) -> UsageError:

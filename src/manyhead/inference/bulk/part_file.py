@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from manyhead.errors import CheckpointError
+from manyhead.faults import at
 from manyhead.files import writing
 
 
@@ -33,7 +34,7 @@ class PartFile:
         """Appends ``data``."""
         left = memoryview(gzip.compress(data, mtime=0) if self._packed and data else data)
         with writing(str(self._path)):
-            while left:
+            while at("bulk: a piece is written", left):
                 left = left[self._file.write(left) :]
 
     def flush(self) -> None:

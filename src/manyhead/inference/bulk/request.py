@@ -15,7 +15,7 @@ from manyhead.inference.bulk.job import Outputs, Sink, environment_of, input_dig
 from manyhead.inference.bulk.part_file import PartFile
 from manyhead.inference.bulk.rows import Input, open_file, open_stream, tasks_for
 from manyhead.inference.bulk.scorer import Chunk, Scorer
-from manyhead.inference.bulk.shards import Shard, shards_of
+from manyhead.inference.bulk.shards import Shard, form_of, shards_of
 from manyhead.inference.bulk.work import Work
 from manyhead.inference.predictor import Model
 from manyhead.recipe.schema import Task
@@ -42,6 +42,11 @@ class Request:
     note: Say
     tick: Callable[[int], None]
 
+    @property
+    def drops(self) -> bool:
+        """Whether rows that no task predicts are left out of the output."""
+        return self.rejected is not None
+
     def open(self, source: Path | BinaryIO) -> Input:
         """The rows of a file or stream, read as the first of the tasks says."""
         task = self.tasks[self.named[0]] if self.named else next(iter(self.tasks.values()))
@@ -49,7 +54,7 @@ class Request:
 
     def columns(self, tasks: Mapping[str, Task], source: Input) -> Columns:
         """The columns that are written."""
-        return Columns(tasks, source, drop=self.rejected is not None)
+        return Columns(tasks, source, drop=self.drops)
 
     def scorer(self, tasks: Mapping[str, Task]) -> Scorer:
         """The model, loaded for ``tasks``."""
@@ -123,7 +128,12 @@ def to_files(request: Request, target: Path, facts: Mapping[str, Any], *, resume
     if isinstance(source, Path) and not source.exists():
         raise DataError([missing_file(source)])
     is_folder = isinstance(source, Path) and source.is_dir()
-    shards = shards_of(source if isinstance(source, Path) else Path("stdin"), target, request.form)
+    if not is_folder and target.is_dir():
+        raise UsageError(f"{target} is a folder; expected a file; choose another --output")
+    if isinstance(source, Path):
+        shards = shards_of(source, target, request.form)
+    else:
+        shards = [Shard(Path("stdin"), target.name, request.form or form_of(target))]
     work = Work(target, is_folder=is_folder, rejected=request.rejected, resumable=resumable)
     with work.opened(facts, resume=resume):
         if work.progress.is_done:
@@ -135,7 +145,12 @@ def to_files(request: Request, target: Path, facts: Mapping[str, Any], *, resume
             work.same({"inputs": input_digests(shards)})
         if resume:
             request.note(_beginning(work, shards))
-        return _run(request, work, shards)
+        try:
+            return _run(request, work, shards)
+        except KeyboardInterrupt:
+            if work.is_left:
+                request.note(f"{work.path} has what is done; the same command with --resume goes on with it")
+            raise
 
 
 def _run(request: Request, work: Work, shards: Sequence[Shard]) -> Account:
@@ -160,11 +175,7 @@ def _run(request: Request, work: Work, shards: Sequence[Shard]) -> Account:
         request.note(f"not bit-exact: {', '.join(changed)}")
     # A stream can be opened once.
     ready = {shards[0]: first}
-    return run_job(work, shards, scorer, lambda shard: ready.pop(shard, None) or opened(shard), drop=_drops(request))
-
-
-def _drops(request: Request) -> bool:
-    return request.rejected is not None
+    return run_job(work, shards, scorer, lambda shard: ready.pop(shard, None) or opened(shard), drop=request.drops)
 
 
 def _beginning(work: Work, shards: Sequence[Shard]) -> str:

@@ -51,7 +51,7 @@ class Work:
     """
 
     def __init__(self, target: Path, *, is_folder: bool, rejected: Path | None, resumable: bool) -> None:
-        self.target = target
+        self.target = target = target if target.name not in ("", "..") else target.resolve()
         self.resumable = resumable
         self.progress = Progress()
         self._is_folder = is_folder
@@ -61,6 +61,11 @@ class Work:
         self._facts: dict[str, Any] = {}
         self._before: dict[str, Any] = {}
         self._remove_at_end = True
+
+    @property
+    def is_left(self) -> bool:
+        """Whether what is done stays, for a job that goes on."""
+        return not self._remove_at_end
 
     @contextmanager
     def opened(self, facts: Facts, *, resume: bool) -> Iterator[None]:
