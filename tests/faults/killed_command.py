@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def serve() -> None:
     torch.set_num_threads(1)
     scorer.CHUNK_ROWS = CHUNK_ROWS
     for line in sys.stdin:
-        told = Path(f"/tmp/manyhead-told-{os.getpid()}")
+        told = Path(tempfile.gettempdir()) / f"manyhead-told-{os.getpid()}"
         pid = os.fork()
         if pid == 0:
             _run(json.loads(line), told)

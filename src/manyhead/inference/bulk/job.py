@@ -128,10 +128,12 @@ def _run_shard(work: Work, shard: Shard, scorer: Scorer, columns: Columns, outpu
         work.commit(replace(began, rows=account.rows - before, account=account.values(), **sizes))
 
     writer = writer_of(shard.form, columns, scorer.tasks)
+    # What is not resumable may be a pipe, and a thread that waits for one cannot be stopped.
+    ahead, skip = work.resumable, began.rows
     problem: DataError | None = None
     with closing(rows):
         try:
-            score(scorer, columns, writer, outputs, skip=began.rows, commit=commit)
+            score(scorer, columns, writer, outputs, skip=skip, read_ahead=ahead, commit=commit)
         except DataError as error:
             problem = error
         rows.sync()

@@ -187,8 +187,8 @@ class Work:
         shutil.rmtree(self.path / _ROWS, ignore_errors=True)
         with suppress(OSError):
             for path in (*parts, self.path / _JOURNAL):
+                at("bulk: a part goes", path)
                 path.unlink(missing_ok=True)
-                at("bulk: a part is removed", path)
             self.path.rmdir()
         self._remove_at_end = False
 
