@@ -34,7 +34,7 @@ LAYERS = (
     ("recipe", "model"),
     ("inference", "evaluation"),
     ("training",),
-    ("evidence", "report", "export", "tracking"),
+    ("evidence", "report", "export", "tracking", "inference.bulk"),
     ("build",),
     ("studies",),
     ("cli", "__main__"),

@@ -17,7 +17,7 @@ from commands import COMMAND, document, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manyhead.cli import predict as verb
+from manyhead.inference.bulk import scorer
 from tiny import SAMPLE
 
 REVIEWS = ["prediction", "label", *(f"probability_{name}" for name in ("awful", "poor", "mixed", "good", "excellent"))]
@@ -307,7 +307,7 @@ def test_a_pipe_is_answered_before_it_ends(trained: Path) -> None:
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write("id,text\n" + "".join(f"{number},Fine.\n" for number in range(verb.CHUNK_ROWS)))
+        process.stdin.write("id,text\n" + "".join(f"{number},Fine.\n" for number in range(scorer.CHUNK_ROWS)))
         process.stdin.flush()
         assert process.stdout.readline().startswith("id,text,prediction")
         assert process.stdout.readline().startswith("0,Fine.,")

@@ -1,7 +1,10 @@
 """Predictions from a trained tiny model: the same in any batch, from one encoding, and with clear refusals."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, repeat
 from pathlib import Path
+from threading import Barrier
 from typing import Any, cast
 
 import numpy as np
@@ -10,7 +13,8 @@ import pytest
 from manyhead.build import train
 from manyhead.errors import CheckpointError, UsageError
 from manyhead.files import write_manifest
-from manyhead.inference.predictor import Model
+from manyhead.inference import predictor
+from manyhead.inference.predictor import Model, Prediction
 from manyhead.recipe.load import load_recipe
 from tiny import tiny_encoder, tiny_recipe
 
@@ -120,3 +124,88 @@ def test_a_model_never_chooses_the_code_that_runs(folder: Path, tmp_path: Path) 
     write_manifest(copy)
     with pytest.raises(UsageError, match="--plugin evil_module"):
         Model.load(copy)
+
+
+def test_iterables_and_streams_give_what_lists_give(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictor, "STREAM_ROWS", 2)
+    expected = model.predict("reviews", TEXTS)
+    assert model.predict("reviews", iter(TEXTS)) == expected
+    assert_close(list(model.predict_stream("reviews", iter(TEXTS))), expected)
+    left, right = zip(*PAIRS, strict=True)
+    assert model.predict("questions", zip(left, right, strict=True)) == model.predict("questions", PAIRS)
+    assert model.predict_all(iter(PAIRS)) == model.predict_all(PAIRS)
+    np.testing.assert_array_equal(model.embed(iter(TEXTS)), model.embed(TEXTS))
+    both = model.predict_all(PAIRS)
+    for tasks in (None, ["questions", "sentences"]):
+        found = list(model.predict_stream(tasks, iter(PAIRS)))
+        assert [list(each) for each in found] == [["questions", "sentences"]] * len(PAIRS)
+        for task, predictions in both.items():
+            assert_close([each[task] for each in found], predictions)
+
+
+def assert_close(found: list[Prediction], expected: list[Prediction]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert (one.label, one.truncated) == (other.label, other.truncated)
+        assert one.score == pytest.approx(other.score, abs=1e-5)
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+
+
+def test_a_stream_takes_no_more_than_it_needs(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictor, "STREAM_ROWS", 3)
+    taken = count()
+    found = model.predict_stream("reviews", (f"text {next(taken)}" for _ in repeat(None)))
+    assert next(taken) == 0
+    assert [next(found).label is None for _ in range(2)] == [False, False]
+    assert next(taken) == 4
+    with pytest.raises(UsageError, match="text 4 is not text but 7"):
+        list(model.predict_stream("reviews", ["a", "b", "c", "d", cast("Any", 7)]))
+    with pytest.raises(UsageError, match="no task 'moods'"):
+        model.predict_stream("moods", [])
+    with pytest.raises(UsageError, match="put it in a list"):
+        model.predict_stream("reviews", "x")
+    assert list(model.predict_stream(None, [])) == []
+
+
+def test_ticks_count_each_text_once(model: Model) -> None:
+    told: list[int] = []
+    model.predict_all(PAIRS * 3, tick=told.append)
+    assert sum(told) == len(PAIRS) * 3
+    told.clear()
+    list(model.predict_stream("reviews", TEXTS, tick=told.append))
+    assert sum(told) == len(TEXTS)
+    told.clear()
+    model.embed(TEXTS, tick=told.append)
+    assert sum(told) == len(TEXTS)
+
+
+def test_threads_that_share_a_model_get_what_one_gets(folder: Path) -> None:
+    """Long and short texts side by side, so that a truncation or a mode left behind by another thread would show."""
+    texts = [" ".join([word] * times) for word in ("good", "bad", "room", "film") for times in (1, 3, 60)]
+    pairs = list(zip(texts, texts[::-1], strict=True))
+    alone = Model.load(folder)
+    expected = (alone.predict("reviews", texts), alone.predict_all(pairs), alone.embed(texts).tolist())
+    shared = Model.load(folder)  # its tokenizers are made by whoever comes first
+    together = Barrier(4)
+
+    def ask(number: int) -> None:
+        together.wait()
+        for times in range(6):
+            match (number + times) % 3:
+                case 0:
+                    assert shared.predict("reviews", texts) == expected[0]
+                case 1:
+                    assert shared.predict_all(pairs) == expected[1]
+                case _:
+                    assert shared.embed(texts).tolist() == expected[2]
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(ask, range(4)))
+    assert not shared.network.training
+
+
+def test_a_model_left_in_training_mode_is_used_by_threads_in_evaluation_mode(folder: Path) -> None:
+    model = Model.load(folder)
+    expected = model.predict("reviews", TEXTS)
+    model.network.train()
+    with ThreadPoolExecutor(4) as threads:
+        assert all(found == expected for found in threads.map(lambda _: model.predict("reviews", TEXTS), range(12)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,9 @@ class FrozenModel:
 
     def __init__(self, model: MultiTaskModel, *, int8: bool = False) -> None:
         self.model = model
+        self._lock = Lock()
+        self._inside = 0
+        self._was_training = False
         self._encoder: InferenceEncoder | None = None
         precision = Precision(model.autocast or torch.float32, int8)
         if can_run(model.encoder, precision):
@@ -52,16 +56,21 @@ class FrozenModel:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Evaluation mode, without gradients; the model is as it was behind it."""
-        training = self.model.training
-        if training:
-            self.model.eval()
+        """Evaluation mode, without gradients; the model is as it was behind the last thread that is in here."""
+        with self._lock:
+            if not self._inside:
+                self._was_training = self.model.training
+                if self._was_training:
+                    self.model.eval()
+            self._inside += 1
         try:
             with torch.inference_mode():
                 yield
         finally:
-            if training:
-                self.model.train()
+            with self._lock:
+                self._inside -= 1
+                if not self._inside and self._was_training:
+                    self.model.train()
 
 
 def frozen(model: MultiTaskModel | FrozenModel) -> FrozenModel:

@@ -1,7 +1,7 @@
-"""Rows to predict for: every row of a file or of stdin, in order, broken ones too."""
+"""Rows to score: every row of a file or of stdin, in order, broken ones too."""
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, dropwhile, islice
 from pathlib import Path
@@ -25,11 +25,15 @@ _RAREST = "\t"
 
 @dataclass(frozen=True)
 class InputRow:
-    """A row: its line, from 1, a cell for each column, and what is wrong with it as such, if anything."""
+    """A row: its line, from 1, a cell for each column, and what is wrong with it as such, if anything.
+
+    ``text`` is a broken row as it stands in the file.
+    """
 
     line: int
     cells: tuple[Cell, ...]
     problem: str | None = None
+    text: str | None = None
 
 
 @dataclass
@@ -67,6 +71,24 @@ class Input:
         if problems:
             raise UsageError("\n".join(problems))
         return [self.columns.index(name) for name in names]
+
+
+def tasks_for(source: Input, tasks: Mapping[str, Task], named: Sequence[str]) -> dict[str, Task]:
+    """The tasks ``named``, or, where none is, all whose text columns ``source`` has.
+
+    Raises `UsageError` for columns that are missing or there twice, and where it has those of no task.
+    """
+    if named:
+        source.places([column for name in named for column in tasks[name].text])
+        return {name: tasks[name] for name in named}
+    found = {name: task for name, task in tasks.items() if all(source.columns.count(each) == 1 for each in task.text)}
+    if not found:
+        wanted = "; ".join(f"{name}: {', '.join(map(repr, task.text))}" for name, task in tasks.items())
+        there = ", ".join(map(repr, source.columns))
+        expected = f"the text columns of a task ({wanted}); there are: {there}"
+        do = "name the columns by --set tasks.TASK.text=[COLUMN]"
+        raise UsageError(str(Problem("no task reads these columns", source.name, expected=expected, do=do)))
+    return found
 
 
 def open_file(path: Path, task: Task) -> Input:
@@ -150,8 +172,9 @@ def _records(records: Records, delimiter: str, width: int) -> Iterator[InputRow]
             width = width or len(cells)
             yield InputRow(line, tuple(cells))
         else:
-            parts = records.text.rstrip("\r\n").split(delimiter)
-            yield InputRow(line, (*parts[:width], *[""] * (width - len(parts))), cells)
+            text = records.text.rstrip("\r\n")
+            parts = text.split(delimiter)
+            yield InputRow(line, (*parts[:width], *[""] * (width - len(parts))), cells, text)
 
 
 def _objects(source: Input, lines: Iterable[Line]) -> Iterator[InputRow]:
@@ -161,7 +184,7 @@ def _objects(source: Input, lines: Iterable[Line]) -> Iterator[InputRow]:
             continue
         found = parse_object(text)
         if isinstance(found, str):
-            yield InputRow(line, (None,) * len(columns), found)
+            yield InputRow(line, (None,) * len(columns), found, source.clean(text.rstrip("\r\n")))
             continue
         for key in found.keys() - columns.keys():
             source.late.setdefault(key, line)
