@@ -8,7 +8,7 @@ const show = (id, shown) => { get(id).hidden = !shown; };
 const PREDICT = "v1/predict", EMBED = "v1/embed";
 
 let model = null; // what /v1/tasks says
-let asked = null; // the request whose answers are shown: {mode, rows, expected}
+let asked = null; // that whose answers are shown: {rows, reader, isList, isPair, expected}
 let retry = start; // what "Try again", or a new token, repeats
 const onTheirWay = { answers: null, examples: null }; // AbortControllers: a new request takes the place of the one before
 let waiting = 0; // the timer of a Retry-After
@@ -144,7 +144,7 @@ function rowsAsked() {
 const bodyOf = (rows, extra = {}) => JSON.stringify({ texts: rows.map((row) => row.length === 1 ? row[0] : row), ...extra });
 
 function run() {
-  const rows = rowsAsked();
+  const rows = rowsAsked(), isPair = mode() === "two";
   if (typeof rows === "string") {
     onTheirWay.answers?.abort();
     show("answers", false);
@@ -152,27 +152,21 @@ function run() {
     get(mode() === "many" ? "lines" : "first").focus();
     return undefined;
   }
-  return request({ mode: mode(), rows, expected: expected(rows) });
-}
-
-function request(what) {
-  const { rows } = what, width = rows[0].length, fits = tasksOf(width).length > 0;
-  const reader = model.embeds_by_task ? get("reader-task").value : null;
-  const requests = [];
-  if (fits) requests.push([PREDICT, bodyOf(rows)]);
-  if (what.mode === "two") requests.push([EMBED, bodyOf(rows[0].map((text) => [text]), reader ? { task: reader } : {})]);
+  const reader = model.embeds_by_task ? get("reader-task").value : null, requests = [];
+  if (tasksOf(rows[0].length).length > 0) requests.push([PREDICT, bodyOf(rows)]);
+  if (isPair) requests.push([EMBED, bodyOf(rows[0].map((text) => [text]), reader ? { task: reader } : {})]);
+  const what = { rows, reader, isList: mode() === "many", isPair, expected: expected(rows) };
   return attempt("answers", async (signal) => {
     for (const [, body] of requests) checkSize(body);
     const began = performance.now();
     const answers = await Promise.all(requests.map(([path, body]) => ask(path, { body, signal })));
-    const took = performance.now() - began;
-    const found = Object.fromEntries(requests.map(([path], place) => [path, answers[place]]));
-    state("ready");
+    const took = performance.now() - began, found = Object.fromEntries(requests.map(([path], place) => [path, answers[place]]));
     asked = what;
-    answer(found[PREDICT], found[EMBED], reader, took);
+    answer(found[PREDICT], found[EMBED], took);
     get("curl").textContent = requests.map(([path, body]) => curl(path, body)).join("\n\n");
     get("copied").textContent = "";
-  }, () => request(what));
+    state("ready");
+  }, run);
 }
 
 function checkSize(body) {
@@ -182,23 +176,22 @@ function checkSize(body) {
 
 // Answers
 
-function answer(predicted, embedded, reader, took) {
-  const { rows } = asked, predictions = predicted?.predictions ?? {};
-  const names = [...model.tasks.map((task) => task.name).filter((name) => Object.hasOwn(predictions, name))];
-  const cards = [], isList = rows.length > 1 || asked.mode === "many";
+function answer(predicted, embedded, took) {
+  const { rows, isList } = asked, predictions = predicted?.predictions ?? {};
+  const names = model.tasks.map((task) => task.name).filter((name) => Object.hasOwn(predictions, name)), cards = [];
   if (!isList) {
     for (const name of names) {
       const target = asked.expected?.task === name ? asked.expected.target : undefined;
       cards.push(card(name, predictions[name][0], information(name), target));
     }
-    if (embedded) cards.push(vectorCard(embedded.embeddings, reader));
+    if (embedded) cards.push(vectorCard(embedded.embeddings, asked.reader));
   }
   get("cards").replaceChildren(...cards);
   get("table").replaceChildren(...(isList ? [answersTable(rows, names, predictions)] : []));
   const cut = names.filter((name) => predictions[name].some((said) => said.truncated));
   if (embedded?.truncated.some(Boolean)) cut.push("the vectors");
   show("cut", cut.length > 0);
-  get("cut").textContent = `Longer than the model reads: after ${model.max_tokens} tokens the text was cut for ${cut.map(visible).join(", ")}.`;
+  get("cut").textContent = `Longer than the model reads: cut to ${model.max_tokens} tokens for ${cut.map(visible).join(", ")}.`;
   get("timing").textContent = timing(predicted ?? embedded, took);
   show("answers", true);
   get("said").textContent = isList ? `${rows.length} texts answered.`
@@ -258,7 +251,7 @@ async function take(button, example) {
   unmark();
   button.setAttribute("aria-current", "true");
   await run();
-  if (!get("answers").hidden && getComputedStyle(get("examples")).position !== "sticky") get("work").scrollIntoView();
+  if (!get("answers").hidden && getComputedStyle(get("examples")).position !== "sticky") get("answers").scrollIntoView();
 }
 
 function unmark() {
@@ -277,7 +270,7 @@ get("ask").addEventListener("keydown", (event) => {
 });
 get("ask").addEventListener("input", unmark);
 for (const radio of document.querySelectorAll("[name=mode]")) radio.addEventListener("change", () => { arrange(); unmark(); });
-get("reader-task").addEventListener("change", () => { if (asked?.mode === "two" && !get("answers").hidden) run(); });
+get("reader-task").addEventListener("change", () => { if (asked?.isPair && !get("answers").hidden) run(); });
 get("examples-task").addEventListener("change", listExamples);
 get("token").addEventListener("submit", takeToken);
 get("again").addEventListener("click", () => retry());
