@@ -30,6 +30,7 @@ PLANTED = (
     "\u202eabc {{ 7 * 7 }} ${window.planted = 4}",
 )
 PAIR = ("how do I boil an egg", "boiling eggs")
+LIMITS = ("--max-bytes", "200000")
 TOKEN = "a-token-of-tests-0123456789"
 
 
@@ -43,9 +44,9 @@ class Server:
             return json.load(answer)
 
 
-def launch(model: Path, *options: str, token: str | None = None) -> Iterator[Server]:
+def launch(model: Path, token: str | None = None) -> Iterator[Server]:
     """A server process on a free port."""
-    command = [sys.executable, "/tmp/standin_real.py", str(model), *options]
+    command = [sys.executable, "-m", "manyhead", "serve", str(model), "--port", "0", "--json", *LIMITS]
     environment = os.environ | ({"MANYHEAD_TOKEN": token} if token else {})
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
@@ -101,7 +102,7 @@ def server(trained: Callable[..., Path]) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def guarded(trained: Callable[..., Path]) -> Iterator[Server]:
     """A server that wants a token, with a model whose experts read a text for a task."""
-    yield from launch(trained(experts={"kind": "low_rank", "rank": 2}), token=TOKEN)
+    yield from launch(trained(experts={"kind": "low_rank", "rank": 2}), TOKEN)
 
 
 @pytest.fixture
@@ -227,7 +228,7 @@ def test_an_example_comes_with_its_true_answer(opened: Callable[..., Page], serv
     page = opened(server)
     for task in ("reviews", "questions", "sentences"):
         page.select_option("#examples-task", task)
-        examples = server.ask(f"/v1/examples?task={task}")["examples"]
+        examples = server.ask(f"/v1/examples?task={task}")
         expect(page.locator(".example")).to_have_count(len(examples))
         page.locator(".example").last.click()
         settled(page)

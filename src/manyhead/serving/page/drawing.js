@@ -83,8 +83,9 @@ function scale(value, low, high, name, target) {
 
 /** Probabilities in the order of the labels; of many labels the most probable ones first, the others below. */
 function bars(name, said, labels, target) {
-  // An object's own order is another one, where labels are numbers.
-  let shares = (labels ?? Object.keys(said.probabilities)).map((label) => [label, said.probabilities[label] ?? 0]);
+  // An object has an order of its own where labels are numbers; and a reloaded model can have other labels.
+  const isOrder = labels?.every((label) => Object.hasOwn(said.probabilities, label));
+  let shares = isOrder ? labels.map((label) => [label, said.probabilities[label]]) : Object.entries(said.probabilities);
   const rows = (some, caption) => make("table", { class: "bars" }, make("caption", { class: "unseen" }, caption),
     make("tbody", {}, ...some.map(([label, share]) => bar(label, share, label === said.label, target !== undefined && String(target) === label))));
   if (shares.length <= SHOWN_LABELS) return [rows(shares, `Probabilities of ${name}`)];

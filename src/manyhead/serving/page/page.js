@@ -8,6 +8,7 @@ const show = (id, shown) => { get(id).hidden = !shown; };
 const PREDICT = "v1/predict", EMBED = "v1/embed";
 
 let model = null; // what /v1/tasks says
+let hasExperts = false; // whether each task has vectors of its own, which the server says when asked for others
 let asked = null; // that whose answers are shown: {rows, reader, isList, isPair, expected}
 let retry = start; // what "Try again", or a new token, repeats
 const onTheirWay = { answers: null, examples: null }; // AbortControllers: a new request takes the place of the one before
@@ -31,6 +32,12 @@ async function attempt(place, work, again) {
   } catch (error) {
     if (mine.signal.aborted) return;
     if (!(error instanceof Refusal)) throw error;
+    if (error.code === "no_task" && !hasExperts) {
+      hasExperts = true;
+      arrange();
+      await again();
+      return;
+    }
     retry = again;
     show(place, false);
     refuse(error);
@@ -46,7 +53,13 @@ function refuse(refusal) {
     return;
   }
   trouble(refusal.words);
-  if (refusal.wait) waiting = setTimeout(() => { get("trouble-words").textContent = "The server should have room again now."; }, refusal.wait * 1000);
+  if (refusal.wait !== null) waiting = setTimeout(waited, refusal.wait * 1000);
+}
+
+/** The time that the server named is over. Nothing is lost by asking once more for what the page begins with. */
+function waited() {
+  if (model) get("trouble-words").textContent = "The server should have room again now.";
+  else retry();
 }
 
 function trouble(words, canRetry = true) {
@@ -81,12 +94,15 @@ const state = (words) => { get("state").textContent = words; };
 // The start
 
 async function start() {
-  await attempt("answers", async (signal) => {
-    model = await ask("v1/tasks", { signal });
-    state("ready");
-    describe();
-  }, start);
+  await attempt("answers", inform, start);
   if (model) await listExamples();
+}
+
+/** Asks what the model is; also when the server has taken up another one. */
+async function inform(signal) {
+  model = await ask("v1/tasks", { signal });
+  state("ready");
+  describe();
 }
 
 function describe() {
@@ -95,7 +111,7 @@ function describe() {
   get("name").textContent = visible(name);
   get("summary").textContent = `${count === 1 ? "One task" : `${count} tasks`} from one encoder: ${tasks.map((task) => visible(task.name)).join(", ")}.`;
   get("model-tasks").replaceChildren(...tasks.map(taskRow));
-  get("model-facts").textContent = `Reads ${model.max_tokens} tokens of a text at most, and ${model.limits.max_texts.toLocaleString("en")} texts a request. Model ${visible(model.model_id)}.`;
+  get("model-facts").textContent = `Reads ${model.max_tokens} tokens of a text at most, and ${model.limits.max_texts.toLocaleString("en")} texts a request. Model ${visible(model.model_id.slice(0, 12))}.`;
   for (const select of [get("examples-task"), get("reader-task")]) {
     const was = select.value;
     select.replaceChildren(...tasks.map((task) => new Option(visible(task.name), task.name)));
@@ -120,7 +136,7 @@ function arrange() {
   const now = mode();
   for (const part of document.querySelectorAll("[data-mode]")) part.hidden = part.dataset.mode !== now;
   for (const id of ["first", "first-name"]) show(id, now !== "many");
-  show("reader", now === "two" && model.embeds_by_task);
+  show("reader", now === "two" && hasExperts);
   get("first-name").textContent = now === "two" ? "First text" : "Text";
   get("keys").textContent = now === "many" ? "Ctrl + Enter predicts" : "Enter predicts, Shift + Enter starts a line";
 }
@@ -152,15 +168,16 @@ function run() {
     get(mode() === "many" ? "lines" : "first").focus();
     return undefined;
   }
-  const reader = model.embeds_by_task ? get("reader-task").value : null, requests = [];
+  const reader = hasExperts ? get("reader-task").value : null, requests = [];
   if (tasksOf(rows[0].length).length > 0) requests.push([PREDICT, bodyOf(rows)]);
-  if (isPair) requests.push([EMBED, bodyOf(rows[0].map((text) => [text]), reader ? { task: reader } : {})]);
+  if (isPair) requests.push([EMBED, bodyOf(rows[0].map((text) => [text]), reader === null ? {} : { task: reader })]);
   const what = { rows, reader, isList: mode() === "many", isPair, expected: expected(rows) };
   return attempt("answers", async (signal) => {
     for (const [, body] of requests) checkSize(body);
     const began = performance.now();
     const answers = await Promise.all(requests.map(([path, body]) => ask(path, { body, signal })));
     const took = performance.now() - began, found = Object.fromEntries(requests.map(([path], place) => [path, answers[place]]));
+    if (Object.keys(found[PREDICT]?.predictions ?? {}).some((name) => !information(name))) await inform(signal);
     asked = what;
     answer(found[PREDICT], found[EMBED], took);
     get("curl").textContent = requests.map(([path, body]) => curl(path, body)).join("\n\n");
@@ -232,7 +249,7 @@ function listExamples() {
 }
 
 async function examplesOf(task, signal) {
-  const { examples } = await ask(`v1/examples?task=${encodeURIComponent(task)}`, { signal });
+  const told = await ask(`v1/examples?task=${encodeURIComponent(task)}`, { signal }), examples = told.examples ?? told;
   show("examples", examples.length > 0 || model.tasks.length > 1);
   get("examples-what").textContent = examples.length > 0 ? "From the model's own dev set, with the true answer." : "The model brought no examples of this task.";
   get("examples-list").replaceChildren(...examples.map(({ texts, target }) => {

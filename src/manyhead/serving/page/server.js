@@ -9,11 +9,13 @@ export const token = {
   drop: () => sessionStorage.removeItem(TOKEN),
 };
 
-/** An answer that is none. `status` is 0 where the server could not be reached; `wait` is in seconds, or null. */
+/** An answer that is none. `status` is 0 where the server could not be reached, `code` the server's name of the matter,
+    `wait` seconds or null. */
 export class Refusal extends Error {
-  constructor(status, message = "", wait = null) {
+  constructor(status, message = "", { code = "", wait = null } = {}) {
     super(message);
     this.status = status;
+    this.code = code;
     this.wait = wait;
   }
 
@@ -47,7 +49,10 @@ export async function ask(path, { body, signal } = {}) {
     throw new Refusal(error.name === "TimeoutError" ? 504 : 0);
   }
   const said = parsed(content);
-  if (!answer.ok) throw new Refusal(answer.status, said?.error?.message, waiting(answer.headers.get("retry-after")));
+  if (!answer.ok) {
+    const wait = waiting(answer.headers.get("retry-after"));
+    throw new Refusal(answer.status, said?.error?.message, { code: said?.error?.code, wait });
+  }
   if (said === undefined) throw new Refusal(answer.status, "The server's answer cannot be read; is this address manyhead's?");
   return said;
 }
