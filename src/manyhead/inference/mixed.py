@@ -61,9 +61,7 @@ class MixedReader:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._tokenize = ExampleTokenizer(
-            model.tokenizer, max_tokens=model.recipe.encoder.max_tokens, siamese=False
-        )
+        self._tokenize = ExampleTokenizer(model.tokenizer, max_tokens=model.recipe.encoder.max_tokens, siamese=False)
 
     def __call__(self, questions: Sequence[Question]) -> list[Reply]:
         """A reply to each of the questions."""
@@ -109,7 +107,12 @@ class MixedReader:
         found = np.empty((store.n_examples, width), np.float32)
         segments = self._model.recipe.encoder.segment_ids
         found[some] = run_blocks(
-            self._model.frozen, [store.take(some)], lambda each: each.flatten(1), width, task=route, segment_ids=segments
+            self._model.frozen,
+            [store.take(some)],
+            lambda each: each.flatten(1),
+            width,
+            task=route,
+            segment_ids=segments,
         )
         return torch.from_numpy(found).to(self._model.frozen.device)
 

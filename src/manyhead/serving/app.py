@@ -17,15 +17,15 @@ from manyhead.serving.batching import Place, Work
 from manyhead.serving.bodies import read_body
 from manyhead.serving.gate import PLACE, Gate
 from manyhead.serving.metrics import CONTENT_TYPE
-from manyhead.serving.page_files import add_page
-from manyhead.serving.refusals import Refusal, not_ready
+from manyhead.serving.page_routes import add_page
+from manyhead.serving.refusals import JSON_HEADERS, Refusal, not_ready
 from manyhead.serving.schemas import (
     READ_ERRORS,
     WORK_ERRORS,
     Body,
     EmbedAnswer,
     EmbedBody,
-    Example,
+    ExamplesAnswer,
     PredictAnswer,
     PredictBody,
     StatusAnswer,
@@ -72,7 +72,7 @@ def _add_work(app: FastAPI, state: State) -> None:
         rows = _rows(body.texts)
         width = len(declared.text)
         if rows and len(rows[0]) != width:
-            raise Refusal(422, "width", f"this task reads {_texts(width)} at once: expected {_shape(width)}")
+            raise Refusal(422, "width", f"this task reads {_texts(width)} at once; send {_shape(width)}")
         work, reply = await _answer(state, request, served, rows, (task,), None, began)
         answers = _predictions(served, reply, (task,))
         return _json({"task": task, "predictions": answers[task], "timing": _timing(work, began)})
@@ -111,11 +111,13 @@ def _add_facts(app: FastAPI, state: State) -> None:
         recipe = served.model.recipe
         limits = {"max_texts": state.limits.max_texts, "max_bytes": state.limits.max_bytes}
         found = {"name": recipe.name, "model_id": served.model_id, "tasks": served.facts}
-        return _json({**found, "max_tokens": recipe.encoder.max_tokens, "limits": limits})
+        routed = bool(served.model.network.routed)
+        facts = {"max_tokens": recipe.encoder.max_tokens, "limits": limits, "embeds_by_task": routed}
+        return _json({**found, **facts})
 
     @app.get(
         "/v1/examples",
-        responses=_responses(list[Example], {**READ_ERRORS, **errors(422)}),
+        responses=_responses(ExamplesAnswer, {**READ_ERRORS, **errors(422)}),
         response_class=Response,
     )
     async def examples(task: str) -> Response:
@@ -123,7 +125,7 @@ def _add_facts(app: FastAPI, state: State) -> None:
         served = _served(state)
         if task not in served.tasks:
             raise _no_task(served)
-        return _json(served.examples[task])
+        return _json({"examples": served.examples[task]})
 
     @app.get("/health", responses=_responses(StatusAnswer, errors(405)), response_class=Response)
     async def health() -> Response:
@@ -260,12 +262,12 @@ def _tasks(served: Served, named: tuple[str, ...] | None, rows: list[Row]) -> tu
     fitting = served.fitting(width)
     if named is None:
         if not fitting:
-            raise Refusal(422, "width", f"no task reads {_texts(width)} at once: expected {_shape(3 - width)}")
+            raise Refusal(422, "width", f"no task reads {_texts(width)} at once; send {_shape(3 - width)}")
         return fitting
     others = [name for name in dict.fromkeys(named) if name not in fitting]
     if others:
         other = len(served.tasks[others[0]].text)
-        raise Refusal(422, "width", f"{', '.join(others)}: reads {_texts(other)} at once: expected {_shape(other)}")
+        raise Refusal(422, "width", f"{', '.join(others)}: reads {_texts(other)} at once; send {_shape(other)}")
     return tuple(dict.fromkeys(named))
 
 
@@ -303,4 +305,4 @@ def _timing(work: Work | None, began: float) -> dict[str, float]:
 
 
 def _json(value: Any) -> Response:
-    return Response(json.dumps(value, allow_nan=False), media_type="application/json")
+    return Response(json.dumps(value, allow_nan=False), headers=JSON_HEADERS, media_type="application/json")

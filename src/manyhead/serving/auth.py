@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 
 from manyhead.errors import UsageError
+from manyhead.serving.page import page_files
 from manyhead.serving.refusals import Refusal
 
 TOKEN_VARIABLE = "MANYHEAD_TOKEN"  # noqa: S105, the name of a variable
 _LEAST_CHARS = 16
-_FREE = ("/", "/health", "/ready", "/openapi.json")
-_FREE_BELOW = "/page/"
+_FREE = frozenset(("/health", "/ready", "/openapi.json", *page_files()))
+"""Paths that tell nothing of the model."""
 
 
 class Guard:
@@ -35,7 +36,7 @@ class Guard:
                     400, "host", "without a token this server answers to localhost alone; start it with --token-file"
                 )
             return
-        if path in _FREE or path.startswith(_FREE_BELOW):
+        if path in _FREE:
             return
         kind, _, given = headers.get(b"authorization", b"").partition(b" ")
         if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):

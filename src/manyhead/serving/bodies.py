@@ -1,5 +1,6 @@
 """A request's body: read with a limit, strict JSON, checked. All that is wrong with one becomes a `Refusal`."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar, cast
@@ -29,7 +30,12 @@ async def read_body(request: Request, kind: type[B], limits: Limits) -> B:
     declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if declared != "application/json":
         raise Refusal(415, "content_type", "expected the header Content-Type: application/json")
-    value = parse(await _bytes(request, limits))
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            body = await _bytes(request, limits)
+    except TimeoutError:
+        raise Refusal(408, "slow", "the body did not come in time", {"Connection": "close"}) from None
+    value = parse(body)
     _check_count(value, limits)
     try:
         return kind.model_validate(value)
@@ -107,7 +113,7 @@ def _explain(error: ValidationError, kind: type[Body]) -> str:
     first = max(found, key=lambda each: len(each["loc"]))
     place = _place(first["loc"], known)
     says = _KINDS.get(first["type"], "not as expected")
-    return f"{place}: {says}; expected {{{', '.join(_shape(kind))}}}"
+    return f"{place}: {says}; send {{{', '.join(_shape(kind))}}}"
 
 
 def _place(place: Sequence[int | str], known: set[str]) -> str:

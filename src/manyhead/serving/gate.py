@@ -13,7 +13,17 @@ from manyhead.serving.state import State
 PLACE = "manyhead.place"
 """Key of the request's scope with its `Place` in the queue."""
 
-_ROUTES = ("/", "/health", "/ready", "/metrics", "/openapi.json", "/v1/tasks", "/v1/examples", "/v1/predict", "/v1/embed")
+_ROUTES = (
+    "/",
+    "/health",
+    "/ready",
+    "/metrics",
+    "/openapi.json",
+    "/v1/tasks",
+    "/v1/examples",
+    "/v1/predict",
+    "/v1/embed",
+)
 _PREDICT = "/v1/predict/"
 
 
@@ -36,7 +46,6 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message.setdefault("headers", []).extend(_HEADERS)
             await send(message)
 
         state.requests += 1
@@ -78,9 +87,6 @@ class Gate:
             seconds = max(1, math.ceil(state.batcher.wait_seconds() / 2))
             raise Refusal(429, "busy", "too much is waiting; try again later", {"Retry-After": str(seconds)})
         return Place(state.batcher, tokens)
-
-
-_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
 
 def _is_work(path: str) -> bool:

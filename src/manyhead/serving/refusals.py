@@ -5,6 +5,9 @@ from collections.abc import Mapping
 
 from starlette.responses import Response
 
+JSON_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+"""Of every answer that is JSON."""
+
 
 class Refusal(Exception):  # noqa: N818, an answer like others
     """Ends a request with ``status``. The message never repeats what the client sent."""
@@ -19,7 +22,7 @@ class Refusal(Exception):  # noqa: N818, an answer like others
         return Response(
             json.dumps({"error": {"code": self.code, "message": self.message}}),
             self.status,
-            self.headers,
+            {**JSON_HEADERS, **self.headers},
             "application/json",
         )
 

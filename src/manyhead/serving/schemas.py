@@ -104,13 +104,17 @@ class LimitFacts(BaseModel):
 
 
 class TasksAnswer(BaseModel):
-    """The model that answers; ``model_id`` changes with its files."""
+    """The model that answers. ``model_id`` changes with its files.
+
+    ``embeds_by_task``: each task has vectors of its own, so ``/v1/embed`` needs to be told which.
+    """
 
     name: str
     model_id: str
     tasks: list[TaskFacts]
     max_tokens: int
     limits: LimitFacts
+    embeds_by_task: bool
 
 
 class Example(BaseModel):
@@ -118,6 +122,12 @@ class Example(BaseModel):
 
     texts: list[str]
     target: str | int | float | bool
+
+
+class ExamplesAnswer(BaseModel):
+    """The first dev rows."""
+
+    examples: list[Example]
 
 
 class StatusAnswer(BaseModel):

@@ -26,7 +26,10 @@ EXAMPLES = 20
 
 @dataclass(frozen=True)
 class Served:
-    """A model and what ``/v1/tasks`` and ``/v1/examples`` tell of it; ``cutter`` is for one thread beside the reader's."""
+    """A model, and what ``/v1/tasks`` and ``/v1/examples`` tell of it.
+
+    ``reader`` and ``cutter`` are for one thread each.
+    """
 
     model: Model
     reader: MixedReader
