@@ -35,7 +35,7 @@ LAYERS = (
     ("inference", "evaluation"),
     ("training",),
     ("evidence", "report", "export", "tracking"),
-    ("build",),
+    ("build", "serving"),
     ("studies",),
     ("cli", "__main__"),
 )
