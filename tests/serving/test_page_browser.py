@@ -228,7 +228,7 @@ def test_an_example_comes_with_its_true_answer(opened: Callable[..., Page], serv
     page = opened(server)
     for task in ("reviews", "questions", "sentences"):
         page.select_option("#examples-task", task)
-        examples = server.ask(f"/v1/examples?task={task}")
+        examples = server.ask(f"/v1/examples?task={task}")["examples"]
         expect(page.locator(".example")).to_have_count(len(examples))
         page.locator(".example").last.click()
         settled(page)

@@ -249,7 +249,7 @@ function listExamples() {
 }
 
 async function examplesOf(task, signal) {
-  const told = await ask(`v1/examples?task=${encodeURIComponent(task)}`, { signal }), examples = told.examples ?? told;
+  const { examples } = await ask(`v1/examples?task=${encodeURIComponent(task)}`, { signal });
   show("examples", examples.length > 0 || model.tasks.length > 1);
   get("examples-what").textContent = examples.length > 0 ? "From the model's own dev set, with the true answer." : "The model brought no examples of this task.";
   get("examples-list").replaceChildren(...examples.map(({ texts, target }) => {
