@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, Error, Page, Route, expect, sync_playwr
 
 from manyhead.build import train
 from manyhead.recipe.load import load_recipe
+from manyhead.report.text import visible
 from tiny import SAMPLE, tiny_encoder, tiny_recipe
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -112,7 +113,7 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
     said: list[str] = []
     pages: list[tuple[Page, Server]] = []
 
-    def open_page(server: Server, *, expects: str = "#work", **options: Any) -> Page:
+    def open_page(server: Server, *, expects: str = "#ask", **options: Any) -> Page:
         page = browser.new_context(**options).new_page()
         page.set_default_timeout(10_000)
         pages.append((page, server))
@@ -230,6 +231,7 @@ def test_an_example_comes_with_its_true_answer(opened: Callable[..., Page], serv
         page.select_option("#examples-task", task)
         examples = server.ask(f"/v1/examples?task={task}")["examples"]
         expect(page.locator(".example")).to_have_count(len(examples))
+        page.locator("#examples summary").click()
         page.locator(".example").last.click()
         settled(page)
         texts, target = examples[-1]["texts"], examples[-1]["target"]
@@ -257,7 +259,7 @@ def test_planted_texts_are_text(opened: Callable[..., Page], server: Server) -> 
     settled(page)
     shown = page.locator("#table tbody th").all_inner_texts()
     assert shown == [*PLANTED[:3], PLANTED[3].replace("\u202e", "\\u202e")]
-    examples = page.locator(".example").all_inner_texts()
+    examples = page.locator(".example").all_text_contents()
     for text in shown:
         assert [each for each in examples if text in each]
     assert page.locator("main img, main iframe, main script").count() == 0
@@ -331,7 +333,7 @@ def test_the_curl_command_gets_the_same_answer(opened: Callable[..., Page], serv
 def test_a_token_is_asked_for_and_kept_in_the_tab(opened: Callable[..., Page], guarded: Server) -> None:
     page = opened(guarded, expects="#token")
     assert page.evaluate("document.activeElement.id") == "token-value"
-    assert page.locator("#work").is_hidden()
+    assert page.locator("#ask").is_hidden()
     page.keyboard.type("wrong")
     page.keyboard.press("Enter")
     expect(page.locator("#token-why")).to_have_text("The server refused this token.")
@@ -340,10 +342,11 @@ def test_a_token_is_asked_for_and_kept_in_the_tab(opened: Callable[..., Page], g
     expect(page.locator("#token-why")).to_contain_text("no spaces")
     page.fill("#token-value", TOKEN)
     page.keyboard.press("Enter")
-    expect(page.locator("#work")).to_be_visible()
+    expect(page.locator("#ask")).to_be_visible()
     assert page.locator("#token").is_hidden()
+    expect(page.locator("#first")).to_be_focused()
     page.reload()
-    expect(page.locator("#work")).to_be_visible()
+    expect(page.locator("#ask")).to_be_visible()
     predict(page, *PAIR)
     cosines = set()
     for task in ("reviews", "questions", "sentences"):
@@ -396,9 +399,11 @@ def test_refusals_are_said_and_can_be_tried_again(
     if headers.get("Retry-After") == "1":
         expect(page.locator("#trouble-words")).to_have_text("The server should have room again now.")
     page.unroute("**/v1/predict")
-    page.click("#again")
+    page.focus("#again")
+    page.keyboard.press("Enter")
     settled(page)
     assert page.locator("#trouble").is_hidden()
+    assert page.evaluate("document.activeElement.id") == "run"
 
 
 def test_no_server_and_no_sense_are_said(opened: Callable[..., Page], server: Server) -> None:
@@ -441,6 +446,53 @@ def test_a_newer_question_takes_the_place_of_a_slow_one(opened: Callable[..., Pa
     assert len(held) == 1
     assert page.locator("#trouble").is_hidden()
     assert '"a good film"' in (page.locator("#curl").text_content() or "")
+
+
+def test_a_server_that_still_loads_is_asked_again(opened: Callable[..., Page], server: Server) -> None:
+    page, answers = opened(server), [503]
+
+    def loading(route: Route) -> None:
+        if not answers:
+            route.continue_()
+            return
+        headers, said = {"Retry-After": "1"}, {"error": {"code": "not_ready", "message": "loading"}}
+        route.fulfill(status=answers.pop(), headers=headers, json=said)
+
+    page.route("**/v1/tasks", loading)
+    page.reload()
+    expect(page.locator("#trouble-words")).to_contain_text("it is starting or stopping. Try again in 1 second.")
+    assert page.locator("#ask").is_hidden()
+    expect(page.locator("#ask")).to_be_visible()
+    expect(page.locator(".example").first).to_be_visible()
+    assert page.locator("#trouble").is_hidden()
+
+
+def test_a_model_that_takes_the_place_of_another_is_described_anew(opened: Callable[..., Page], server: Server) -> None:
+    page, facts = opened(server), server.ask("/v1/tasks")
+    reviews = {**facts["tasks"][0], "name": "grades", "labels": ["10", "9", "0"]}
+    shares = {"10": 0.5, "9": 0.3, "0": 0.2}
+    said = {"value": "10", "label": "10", "probabilities": shares, "score": None, "truncated": False}
+    timing = {"queue_ms": 0, "model_ms": 0, "total_ms": 0}
+    page.route("**/v1/tasks", lambda route: route.fulfill(json={**facts, "name": "another", "tasks": [reviews]}))
+    answering(page, 200, content=json.dumps({"predictions": {"grades": [said]}, "timing": timing}))
+    predict(page, "a good film")
+    expect(page.locator("h1")).to_have_text("another")
+    assert page.locator("[data-task=grades] .bars th").all_inner_texts() == ["10", "9", "0"]
+
+
+def test_texts_are_spelled_out_as_in_reports(opened: Callable[..., Page], server: Server) -> None:
+    page = opened(server)
+    spelled = page.evaluate(
+        """async () => {
+          const { visible } = await import('/page/drawing.js'), found = [];
+          for (let code = 0; code < 0x110000; code += 1) {
+            const text = String.fromCodePoint(code), shown = visible(text);
+            if (shown !== text) found.push([code, shown]);
+          }
+          return found;
+        }"""
+    )
+    assert spelled == [[code, shown] for code in range(0x110000) if (shown := visible(chr(code))) != chr(code)]
 
 
 CONTRASTS = """() => {
@@ -519,14 +571,14 @@ def test_without_script_the_page_says_how_else(browser: Browser, server: Server)
     page.goto(server.address + "/")
     assert page.locator("noscript").is_visible()
     assert "/v1/predict" in page.locator("noscript").inner_text()
-    assert page.locator("#work").is_hidden()
+    assert page.locator("#ask").is_hidden()
     page.context.close()
 
 
 def test_the_browser_makes_no_markup_of_text(browser: Browser, server: Server) -> None:
     page = browser.new_context().new_page()
     page.goto(server.address + "/")
-    expect(page.locator("#work")).to_be_visible()
+    expect(page.locator("#ask")).to_be_visible()
     with pytest.raises(Error, match="TrustedHTML"):
         page.evaluate("document.body.innerHTML = '<b>x</b>'")
     page.context.close()

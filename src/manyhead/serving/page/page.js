@@ -5,6 +5,7 @@ import { Refusal, ask, curl, token } from "./server.js";
 
 const get = (id) => document.getElementById(id);
 const show = (id, shown) => { get(id).hidden = !shown; };
+const SHOWN_EXAMPLES = 6; // without unfolding the rest
 const PREDICT = "v1/predict", EMBED = "v1/embed";
 
 let model = null; // what /v1/tasks says
@@ -14,6 +15,7 @@ let retry = start; // what "Try again", or a new token, repeats
 const onTheirWay = { answers: null, examples: null }; // AbortControllers: a new request takes the place of the one before
 let waiting = 0; // the timer of a Retry-After
 
+const field = () => get(mode() === "many" ? "lines" : "first");
 const mode = () => document.querySelector("[name=mode]:checked")?.value ?? "one";
 const tasksOf = (width) => model.tasks.filter((task) => task.texts.length === width);
 const information = (name) => model.tasks.find((task) => task.name === name);
@@ -66,6 +68,7 @@ function trouble(words, canRetry = true) {
   show("trouble", true);
   get("trouble-words").textContent = visible(words);
   show("again", canRetry);
+  get("trouble").scrollIntoView({ block: "nearest" });
 }
 
 function askForToken() {
@@ -76,7 +79,7 @@ function askForToken() {
   get("token-value").focus();
 }
 
-function takeToken(event) {
+async function takeToken(event) {
   event.preventDefault();
   const value = get("token-value").value.trim();
   if (!/^[\x21-\x7e]+$/.test(value)) {
@@ -86,7 +89,8 @@ function takeToken(event) {
   token.set(value);
   get("token-value").value = "";
   show("token", false);
-  retry();
+  await retry();
+  if (get("token").hidden) field().focus();
 }
 
 const state = (words) => { get("state").textContent = words; };
@@ -121,7 +125,7 @@ function describe() {
   show("examples-of", count > 1);
   get("lines-name").textContent = tasksOf(2).length === 0 ? "One text a line" : "One text a line; a pair is two texts with a tab between";
   if (!document.querySelector("[name=mode]:checked")) choose(tasksOf(1).length > 0 ? "one" : "two");
-  show("work", true);
+  show("ask-part", true);
   show("model", true);
 }
 
@@ -165,7 +169,7 @@ function run() {
     onTheirWay.answers?.abort();
     show("answers", false);
     trouble(rows, false);
-    get(mode() === "many" ? "lines" : "first").focus();
+    field().focus();
     return undefined;
   }
   const reader = hasExperts ? get("reader-task").value : null, requests = [];
@@ -252,12 +256,16 @@ async function examplesOf(task, signal) {
   const { examples } = await ask(`v1/examples?task=${encodeURIComponent(task)}`, { signal });
   show("examples", examples.length > 0 || model.tasks.length > 1);
   get("examples-what").textContent = examples.length > 0 ? "From the model's own dev set, with the true answer." : "The model brought no examples of this task.";
-  get("examples-list").replaceChildren(...examples.map(({ texts, target }) => {
-    const button = make("button", { type: "button", class: "example" },
-      ...texts.map((text) => make("span", { dir: "auto" }, clipped(text, 240))), make("small", {}, "true answer: ", make("bdi", {}, target)));
-    button.addEventListener("click", () => take(button, { task, texts, target }));
-    return make("li", {}, button);
-  }));
+  const items = examples.map((example) => item({ task, ...example })), rest = items.splice(SHOWN_EXAMPLES);
+  get("examples-list").replaceChildren(make("ul", { class: "plain" }, ...items));
+  if (rest.length > 0) get("examples-list").append(make("details", {}, make("summary", {}, `${rest.length} more`), make("ul", { class: "plain" }, ...rest)));
+}
+
+function item(example) {
+  const button = make("button", { type: "button", class: "example" },
+    ...example.texts.map((text) => make("span", { dir: "auto" }, clipped(text, 240))), make("small", {}, "true answer: ", make("bdi", {}, example.target)));
+  button.addEventListener("click", () => take(button, example));
+  return make("li", {}, button);
 }
 
 async function take(button, example) {
@@ -290,6 +298,6 @@ for (const radio of document.querySelectorAll("[name=mode]")) radio.addEventList
 get("reader-task").addEventListener("change", () => { if (asked?.isPair && !get("answers").hidden) run(); });
 get("examples-task").addEventListener("change", listExamples);
 get("token").addEventListener("submit", takeToken);
-get("again").addEventListener("click", () => retry());
+get("again").addEventListener("click", () => { retry(); get("run").focus(); }); // the button itself goes
 get("copy").addEventListener("click", copy);
 start();
