@@ -121,7 +121,7 @@ ANY_JSON = st.recursive(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(path=st.sampled_from(["/v1/predict", "/v1/predict/questions", "/v1/embed"]), texts=ANY_JSON, more=ANY_JSON)
 def test_no_json_breaks_the_server(shared: Live, path: str, texts: Any, more: Any) -> None:
     body = {"texts": texts, **(more if isinstance(more, dict) else {})}

@@ -148,9 +148,10 @@ class Batcher:
         return reply
 
     def close(self) -> None:
-        """Ends the worker once it has run what is queued."""
+        """Ends the worker behind its batch. By now nobody waits for what is queued."""
         with self._changed:
             self._closed = True
+            self._waiting.clear()
             self._changed.notify()
         self._thread.join()
         self._cutting.shutdown()

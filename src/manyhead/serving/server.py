@@ -64,12 +64,16 @@ class Server:
             return runner.run(self._run())
 
     def end(self, number: int = signal.SIGTERM) -> None:
-        """Lets requests finish and ends; from any thread."""
-        self._loop.call_soon_threadsafe(lambda: self._ending and self._ending.begin(number))
+        """Lets requests finish and ends; from any thread, also where it has ended."""
+        self._call(lambda: self._ending and self._ending.begin(number))
 
     def reload(self) -> None:
         """Takes the model from its folder anew, beside the requests; from any thread."""
-        self._loop.call_soon_threadsafe(lambda: self._loader and self._loader.reload())
+        self._call(lambda: self._loader and self._loader.reload())
+
+    def _call(self, what: Callable[[], object]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(what)
 
     async def _run(self) -> int | None:
         serving, limits, metrics = self._serving, self._serving.limits, Metrics()
@@ -94,7 +98,8 @@ class Server:
             await asyncio.wait([running])
             for task in watching:
                 task.cancel()
-            batcher.close()
+            connections.drop_all()
+            await asyncio.to_thread(batcher.close)
         return ending.left_over
 
     def _catch_signals(self) -> None:
@@ -111,7 +116,7 @@ def _config(state: State, connections: Connections) -> uvicorn.Config:
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="error",
+        log_level="critical",
         access_log=False,
         server_header=False,
         proxy_headers=False,
