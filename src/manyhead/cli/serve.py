@@ -60,8 +60,7 @@ def serve(
         from manyhead.serving.auth import check_host, read_token
         from manyhead.serving.limits import Limits
         from manyhead.serving.served import serve_model
-        from manyhead.serving.server import Serving
-        from manyhead.serving.server import serve as run
+        from manyhead.serving.server import Server, Serving
 
         token = read_token(token_file)
         check_host(host, token)
@@ -82,7 +81,7 @@ def serve(
         def tell(url: str, served: "Served") -> None:
             _tell(output, url, served)
 
-        left_over = run(Serving(host, port, token, limits, load, tell))
+        left_over = Server(Serving(host, port, token, limits, load, tell)).run()
         if left_over is not None:
             raise StoppedError("stopped before all requests were answered", left_over)
 

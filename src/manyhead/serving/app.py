@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from manyhead.inference.mixed import Reply, Row
+from manyhead.inference.mixed import Question, Reply, Row
 from manyhead.serving.batching import Place, Work
 from manyhead.serving.bodies import read_body
 from manyhead.serving.gate import PLACE, Gate
@@ -73,7 +73,7 @@ def _add_work(app: FastAPI, state: State) -> None:
         width = len(declared.text)
         if rows and len(rows[0]) != width:
             raise Refusal(422, "width", f"this task reads {_texts(width)} at once; send {_shape(width)}")
-        work, reply = await _answer(state, request, served, rows, (task,), None, began)
+        work, reply = await _answer(state, request, served, Question(rows, (task,)), began)
         answers = _predictions(served, reply, (task,))
         return _json({"task": task, "predictions": answers[task], "timing": _timing(work, began)})
 
@@ -84,7 +84,7 @@ def _add_work(app: FastAPI, state: State) -> None:
         body = await read_body(request, PredictBody, state.limits)
         rows = _rows(body.texts)
         tasks = _tasks(served, None if body.tasks is None else tuple(body.tasks), rows)
-        work, reply = await _answer(state, request, served, rows, tasks, None, began)
+        work, reply = await _answer(state, request, served, Question(rows, tasks), began)
         return _json({"predictions": _predictions(served, reply, tasks), "timing": _timing(work, began)})
 
     @app.post("/v1/embed", **_work(EmbedBody, EmbedAnswer))
@@ -96,8 +96,8 @@ def _add_work(app: FastAPI, state: State) -> None:
             raise _no_task(served, 422)
         if body.task is None and served.model.network.routed:
             raise Refusal(422, "no_task", f"this model's tasks have vectors of their own: expected {_named(served)}")
-        rows = [(text,) for text in body.texts]
-        work, reply = await _answer(state, request, served, rows, (), body.task or "", began)
+        question = Question([(text,) for text in body.texts], vectors_of=body.task or "")
+        work, reply = await _answer(state, request, served, question, began)
         vectors = [] if reply is None or reply.vectors is None else reply.vectors.tolist()
         cut = [] if reply is None else reply.truncated[""].tolist()
         return _json({"embeddings": vectors, "truncated": cut, "timing": _timing(work, began)})
@@ -208,20 +208,14 @@ def _served(state: State) -> Served:
 
 
 async def _answer(
-    state: State,
-    request: Request,
-    served: Served,
-    rows: list[Row],
-    tasks: tuple[str, ...],
-    vectors_of: str | None,
-    began: float,
+    state: State, request: Request, served: Served, question: Question, began: float
 ) -> tuple[Work | None, Reply | None]:
     """The model's reply, both None where nothing is asked. Raises `Refusal`; is given up when the client leaves."""
     deadline = began + _timeout(state, request)
-    if not rows or not (tasks or vectors_of is not None):
+    if not question.rows or not (question.tasks or question.vectors_of is not None):
         return None, None
     place: Place = request.scope[PLACE]
-    work = Work(served, rows, tasks, vectors_of, deadline, place)
+    work = Work(served, question, deadline, place)
     answer = asyncio.ensure_future(state.batcher.answer(work))
     leaving = asyncio.ensure_future(request.receive())
     try:

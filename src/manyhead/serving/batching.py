@@ -12,9 +12,9 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from manyhead.inference.mixed import Question, Reply, Row
+from manyhead.inference.mixed import Encoded, Question, Reply, Row, Way
 from manyhead.serving.limits import Limits
 from manyhead.serving.metrics import Metrics
 from manyhead.serving.refusals import Refusal, too_slow
@@ -38,23 +38,20 @@ _LONGEST_WAIT_SECONDS = 0.01
 
 @dataclass
 class Work:
-    """One request in the queue: ``rows`` to read for ``tasks``, or for vectors. Times are of `time.monotonic`."""
+    """One request in the queue, for the model ``served``. Times are of `time.monotonic`."""
 
     served: Served
-    rows: Sequence[Row]
-    tasks: tuple[str, ...]
-    vectors_of: str | None
+    question: Question
     deadline: float
     place: "Place"
     costs: list[int] = field(default_factory=list[int])
     arrived: float = field(default_factory=time.monotonic)
     started: float | None = None
     model_seconds: float = 0.0
-    replies: list[Reply] = field(default_factory=list[Reply])
+    encoded: list[dict[Way, Encoded]] = field(default_factory=list[dict[Way, Encoded]])
     taken: int = 0
-    done: int = 0
     gone: bool = False
-    future: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    future: "asyncio.Future[Reply]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
     def queue_seconds(self) -> float:
@@ -78,8 +75,8 @@ class Piece:
     @property
     def question(self) -> Question:
         """What to ask the model."""
-        work = self.work
-        return Question(work.rows[self.start : self.stop], work.tasks, work.vectors_of)
+        whole = self.work.question
+        return replace(whole, rows=whole.rows[self.start : self.stop])
 
 
 class Place:
@@ -128,16 +125,17 @@ class Batcher:
     async def answer(self, work: Work) -> Reply:
         """What the model says to ``work``. Raises `Refusal` where its time is over."""
         most = work.served.model.recipe.encoder.max_tokens
-        work.costs = [cost_of(row, most) for row in work.rows]
+        work.costs = [cost_of(row, most) for row in work.question.rows]
         work.place.settle(sum(work.costs))
         try:
-            if any(len(text) > LONG_CHARS for row in work.rows for text in row):
-                work.rows = await self._loop.run_in_executor(self._cutting, work.served.cut, work.rows)
+            if any(len(text) > LONG_CHARS for row in work.question.rows for text in row):
+                rows = await self._loop.run_in_executor(self._cutting, work.served.cut, work.question.rows)
+                work.question = replace(work.question, rows=rows)
             with self._changed:
                 self._waiting.append(work)
                 self._changed.notify()
             async with asyncio.timeout_at(self._loop.time() + work.deadline - time.monotonic()):
-                await work.future
+                reply = await work.future
         except TimeoutError:
             self._metrics.count("expired")
             raise too_slow() from None
@@ -147,12 +145,13 @@ class Batcher:
         finally:
             work.gone = True
         self._metrics.waited(work.queue_seconds)
-        return joined(work.replies)
+        return reply
 
     def close(self) -> None:
-        """Ends the worker once it has run what is queued."""
+        """Ends the worker behind its batch. By now nobody waits for what is queued."""
         with self._changed:
             self._closed = True
+            self._waiting.clear()
             self._changed.notify()
         self._thread.join()
         self._cutting.shutdown()
@@ -186,14 +185,21 @@ class Batcher:
         return min(max(_LEAST_TOKENS, int(self.tokens_per_second * _TARGET_SECONDS)), most)
 
     def _answer(self, pieces: Sequence[Piece]) -> None:
+        """Encodes the pieces, and answers the requests that end with them."""
         began = time.monotonic()
-        failed: Exception | None = None
-        replies: list[Reply] = []
+        reader = pieces[0].work.served.reader
+        answers: list[tuple[Work, Reply | Exception]] = []
         try:
-            replies = pieces[0].work.served.reader([piece.question for piece in pieces])
+            for piece, encoded in zip(pieces, reader.encode([piece.question for piece in pieces]), strict=True):
+                work = piece.work
+                work.encoded.append(encoded)
+                if piece.stop == len(work.costs) and not work.gone:
+                    answers.append((work, reader.reply(work.question, work.encoded)))
         except Exception as error:
             log.exception("a batch failed")
-            failed = error
+            failure = Refusal(500, "internal", "the model failed; the server's log says why")
+            failure.__cause__ = error
+            answers = [(piece.work, failure) for piece in pieces]
         self._ended = time.monotonic()
         seconds = self._ended - began
         tokens = sum(piece.tokens for piece in pieces)
@@ -205,7 +211,7 @@ class Batcher:
         for piece in pieces:
             piece.work.started = piece.work.started or began
             piece.work.model_seconds += seconds
-        self._loop.call_soon_threadsafe(_deliver, pieces, replies, failed)
+        self._loop.call_soon_threadsafe(_deliver, answers)
 
 
 def take(waiting: deque[Work], budget: int) -> list[Piece]:
@@ -220,13 +226,13 @@ def take(waiting: deque[Work], budget: int) -> list[Piece]:
         if work.gone or work.deadline < time.monotonic():
             continue
         start, tokens = work.taken, 0
-        while work.taken < len(work.rows) and tokens < min(share, budget):
+        while work.taken < len(work.costs) and tokens < min(share, budget):
             tokens += work.costs[work.taken]
             work.taken += 1
         budget -= tokens
         before = taken.get(id(work))
         taken[id(work)] = Piece(work, start if before is None else before.start, work.taken)
-        if work.taken < len(work.rows):
+        if work.taken < len(work.costs):
             waiting.append(work)
     return list(taken.values())
 
@@ -236,20 +242,12 @@ def cost_of(row: Row, max_tokens: int) -> int:
     return min(sum(len(text) for text in row) // CHARS_PER_TOKEN + 3, max_tokens)
 
 
-def joined(replies: Sequence[Reply]) -> Reply:
-    """The replies to consecutive rows as one."""
-    return replies[0] if len(replies) == 1 else Reply.joined(replies)
-
-
-def _deliver(pieces: Sequence[Piece], replies: Sequence[Reply], failed: Exception | None) -> None:
-    for number, piece in enumerate(pieces):
-        work = piece.work
+def _deliver(answers: Sequence[tuple[Work, Reply | Exception]]) -> None:
+    for work, answer in answers:
         if work.future.done():
             continue
-        if failed is not None:
-            work.future.set_exception(Refusal(500, "internal", "the model failed; the server's log says why"))
-            continue
-        work.replies.append(replies[number])
-        work.done += piece.stop - piece.start
-        if work.done == len(work.rows):
-            work.future.set_result(None)
+        if isinstance(answer, Exception):
+            work.gone = True
+            work.future.set_exception(answer)
+        else:
+            work.future.set_result(answer)

@@ -64,6 +64,11 @@ class Connections:
         self._metrics.count("dropped_connections")
         connection.transport.abort()
 
+    def drop_all(self) -> None:
+        """Closes what is left at the end."""
+        for connection in [*self._new, *self._known]:
+            self.drop(connection)
+
     async def sweep(self) -> None:
         """Closes what takes too long, until cancelled."""
         while True:

@@ -69,7 +69,9 @@ def serve_model(folder: Path, load: Callable[[], Model]) -> Served:
 
 def _try_out(model: Model, reader: MixedReader) -> None:
     """Runs every head once, so that the first request waits for nothing."""
-    reader([Question([("a",) * len(task.text)], (name,)) for name, task in model.tasks.items()])
+    for name, task in model.tasks.items():
+        question = Question([("a",) * len(task.text)], (name,))
+        reader.reply(question, reader.encode([question]))
 
 
 def _model_id(folder: Path) -> str:

@@ -1,13 +1,14 @@
 """A server's life: bind, load, tell, answer, reload on SIGHUP, finish on SIGTERM."""
 
 import asyncio
-import contextlib
 import errno
 import gc
 import logging
+import math
 import signal
 import socket
-from collections.abc import Callable, Generator
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import uvicorn
@@ -31,7 +32,7 @@ _POLL_SECONDS = 0.02
 _LAST_ANSWERS_SECONDS = 5
 
 
-@dataclass
+@dataclass(frozen=True)
 class Serving:
     """How to serve: ``load`` reads the model anew each time, ``tell`` is called with it once requests are taken."""
 
@@ -43,13 +44,86 @@ class Serving:
     tell: Callable[[str, Served], None]
 
 
-def serve(serving: Serving) -> int | None:
-    """Serves until a signal ends it. Gives None where all that was accepted was answered, else the signal.
+class Server:
+    """Serves from `run` on, until a signal or `end`. Raises `UsageError` for an address that cannot be had."""
 
-    Raises `UsageError` for an address that cannot be had, `CheckpointError` for a model that cannot be served.
-    """
-    listener = bind(serving.host, serving.port)
-    return asyncio.run(_serve(serving, listener))
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self._listener = bind(serving.host, serving.port)
+        self.url = url_of(serving.host, self._listener)
+        self._loop = asyncio.new_event_loop()
+        self._ending: _Ending | None = None
+        self._loader: _Loader | None = None
+
+    def run(self) -> int | None:
+        """Serves. Gives None where all that was accepted was answered, else the signal that ended it before.
+
+        Raises `CheckpointError` for a model that cannot be served.
+        """
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            return runner.run(self._run())
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """Lets requests finish and ends; from any thread, also where it has ended."""
+        self._call(lambda: self._ending and self._ending.begin(number))
+
+    def reload(self) -> None:
+        """Takes the model from its folder anew, beside the requests; from any thread."""
+        self._call(lambda: self._loader and self._loader.reload())
+
+    def _call(self, what: Callable[[], object]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(what)
+
+    async def _run(self) -> int | None:
+        serving, limits, metrics = self._serving, self._serving.limits, Metrics()
+        batcher = Batcher(limits, metrics)
+        state = State(limits, Guard(serving.token, serving.host), metrics, batcher)
+        connections = Connections(limits, connections_allowed(limits.max_connections), metrics)
+        server = uvicorn.Server(_config(state, connections))
+        ending = self._ending = _Ending(server, state)
+        loader = self._loader = _Loader(serving, state, self.url)
+        self._catch_signals()
+        # What `serve` would do first is take the signals, which are ours.
+        running = asyncio.create_task(server._serve([self._listener]))
+        watching = [asyncio.create_task(connections.sweep()), asyncio.create_task(ending.wait())]
+        try:
+            while not server.started and not running.done():
+                await asyncio.sleep(_POLL_SECONDS)
+            self._listener.listen(_BACKLOG)  # the loop has set it to what it accepts at once
+            await loader.first()
+            await running
+        finally:
+            server.should_exit = True
+            await asyncio.wait([running])
+            for task in watching:
+                task.cancel()
+            connections.drop_all()
+            await asyncio.to_thread(batcher.close)
+        return ending.left_over
+
+    def _catch_signals(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._loop.add_signal_handler(number, self.end, number)
+            self._loop.add_signal_handler(signal.SIGHUP, self.reload)
+
+
+def _config(state: State, connections: Connections) -> uvicorn.Config:
+    return uvicorn.Config(
+        make_app(state),
+        http=guarded(connections),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=math.ceil(state.limits.idle_seconds),
+        timeout_graceful_shutdown=_LAST_ANSWERS_SECONDS,
+        backlog=_ACCEPTED_AT_ONCE,
+    )
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -72,59 +146,6 @@ def bind(host: str, port: int) -> socket.socket:
             ) from error
         raise UsageError(f"{where}: cannot listen there: {error}; expected an address of this machine") from error
     return listener
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server, whose signals are ours."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-
-async def _serve(serving: Serving, listener: socket.socket) -> int | None:
-    limits, metrics = serving.limits, Metrics()
-    batcher = Batcher(limits, metrics)
-    state = State(limits, Guard(serving.token, serving.host), metrics, batcher)
-    connections = Connections(limits, connections_allowed(limits.max_connections), metrics)
-    server = _Server(
-        uvicorn.Config(
-            make_app(state),
-            http=guarded(connections),
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=int(limits.idle_seconds),
-            timeout_graceful_shutdown=_LAST_ANSWERS_SECONDS,
-            backlog=_ACCEPTED_AT_ONCE,
-        )
-    )
-    ending = _Ending(server, state)
-    loader = _Loader(serving, state, url_of(serving.host, listener))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ending.begin, number)
-    loop.add_signal_handler(signal.SIGHUP, loader.reload)
-    running = asyncio.create_task(server.serve([listener]))
-    watching = [asyncio.create_task(connections.sweep()), asyncio.create_task(ending.wait())]
-    try:
-        while not server.started and not running.done():
-            await asyncio.sleep(_POLL_SECONDS)
-        if not running.done():
-            listener.listen(_BACKLOG)  # the loop has set it to what it accepts at once
-        await loader.first()
-        await running
-    finally:
-        server.should_exit = True
-        await asyncio.wait([running])
-        for task in watching:
-            task.cancel()
-        batcher.close()
-    return ending.left_over
 
 
 def url_of(host: str, listener: socket.socket) -> str:
