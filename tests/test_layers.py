@@ -35,7 +35,7 @@ LAYERS = (
     ("inference", "evaluation"),
     ("training",),
     ("evidence", "report", "export", "tracking", "inference.bulk"),
-    ("build",),
+    ("build", "serving"),
     ("studies",),
     ("cli", "__main__"),
 )

@@ -121,7 +121,7 @@ class ExampleTokenizer:
 
     def batch(self, examples: Sequence[tuple[str, ...]]) -> TokenChunk:
         """Tokenises examples at once, at least one."""
-        texts = [tuple([self._cut(without_surrogates(text)[0]) for text in example]) for example in examples]
+        texts = [tuple([self.cut(without_surrogates(text)[0]) for text in example]) for example in examples]
         is_pair = len(texts[0]) > 1 and not self._siamese
         encodings = self._tokenizer.encode_batch_fast(texts if is_pair else list(chain.from_iterable(texts)))
         ids = [encoding.ids for encoding in encodings]
@@ -135,7 +135,7 @@ class ExampleTokenizer:
             truncated=np.array(full, bool).reshape(-1, self.sequences_per_example).max(axis=1),
         )
 
-    def _cut(self, text: str) -> str:
+    def cut(self, text: str) -> str:
         """A beginning of ``text`` that alone has more than ``max_tokens`` tokens; or all of it.
 
         It ends at white space, or, in scripts that have none, where a word of the tokenizer's ends.
@@ -144,16 +144,20 @@ class ExampleTokenizer:
         while chars < len(text):
             for cut in (_up_to_space, self._whole_words):
                 beginning = cut(text[:chars])
-                if len(self._probe.encode(beginning, add_special_tokens=False)) > self._max_tokens:
+                if len(self._probed(beginning)) > self._max_tokens:
                     return beginning
             chars *= 4
         return text
 
     def _whole_words(self, text: str) -> str:
         """``text`` without its last word, which may go on behind it."""
-        encoding = self._probe.encode(text, add_special_tokens=False)
+        encoding = self._probed(text)
         words = encoding.word_ids
         return text[: encoding.offsets[words.index(words[-1])][0]] if words else ""
+
+    def _probed(self, text: str) -> Encoding:
+        """All of ``text``'s tokens. A batch of one, since that lets other threads run meanwhile."""
+        return self._probe.encode_batch([text], add_special_tokens=False)[0]
 
 
 def tokenize_texts(
