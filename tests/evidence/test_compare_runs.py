@@ -152,13 +152,13 @@ def test_only_common_tasks_are_compared(vary: Vary, trained: Path) -> None:
         compare_runs([alone, vary("other", 1, tasks={"reviews": tasks["reviews"]})])
 
 
-ODD_TEXTS = ["a\rb", "\r", "one\r\ntwo", "three\nfour", 'five "six"', "seven, eight", " nine\t", "ten"]
+ODD_TEXTS = ["a\rb", "\rc", "one\r\ntwo", "three\nfour", 'five "six"', "seven, eight", " nine\t", "ten"]
 
 
 def test_texts_of_any_characters_are_read_back(tmp_path: Path) -> None:
     recipe = tiny_recipe(tiny_encoder(tmp_path / "encoder"), tasks=["reviews"], epochs=1)
     dev = tmp_path / "dev.jsonl"
-    column, target = recipe["tasks"]["reviews"]["text"][0], recipe["tasks"]["reviews"]["target"]
+    column, target = recipe["tasks"]["reviews"]["text"], recipe["tasks"]["reviews"]["target"]
     cells = list(recipe["tasks"]["reviews"]["labels"])
     rows = [{column: text, target: cells[number % 2]} for number, text in enumerate(ODD_TEXTS)]
     dev.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
