@@ -1,6 +1,6 @@
 """The server under load: rate beside bulk scoring and a plain server, times, overload, slow sockets, one long text.
 
-    python benchmarks/serving.py [--part NAME]... [--run RUN] [--data-dir DIR] [--seconds 20] [--json FILE]
+    python benchmarks/serving.py [--part NAME]... [--run RUN] [--data-dir DIR] [--rows 2000] [--seconds 20] [--json FILE]
 
 Parts, in this order; all of them where none is named:
 
@@ -47,7 +47,6 @@ from manyhead.recipe.load import LoadedRecipe
 
 CLIENTS = 64
 SIZES = (16, 1)
-ROWS = 2000
 STEPS = 20
 SOCKETS = 10_000
 LONG_CHARS = 1_000_000
@@ -94,7 +93,7 @@ def main() -> None:
         model = Model.load(run, threads=given.threads)
         results: dict[str, Any] = record_of(model.hardware, given.data_dir, ["fastapi", "uvicorn"])
         print_record(results)
-        rows = texts_of(loaded)
+        rows = texts_of(loaded, given.rows)
         widths = {name: (max(2, len(task.label_names)), len(task.text)) for name, task in model.tasks.items()}
         bench = Bench(run, {name: rows[name] for name in model.tasks}, given.seconds, given.threads, widths)
         results["bulk"] = bulk_rate(model, bench)
@@ -109,15 +108,16 @@ def _arguments() -> argparse.Namespace:
     parser = parser_of(__doc__)
     parser.add_argument("--part", action="append", choices=list(PARTS))
     parser.add_argument("--run", type=Path)
+    parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=20.0)
     return parser.parse_args()
 
 
-def texts_of(loaded: LoadedRecipe) -> Rows:
+def texts_of(loaded: LoadedRecipe, limit: int) -> Rows:
     """The first rows of each dev set."""
     found: dict[str, list[tuple[str, ...]]] = {}
     for name, task in loaded.recipe.tasks.items():
-        some = task.model_copy(update={"limit": {"dev": ROWS}})
+        some = task.model_copy(update={"limit": {"dev": limit}})
         assert isinstance(task.files.dev, str)
         path = resolve_files(loaded.recipe)(task.files.dev)
         found[name] = [each.texts for each in read_examples(name, some, "dev", path, seed=loaded.recipe.seed)]
