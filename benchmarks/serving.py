@@ -1,6 +1,6 @@
 """The server under load: rate beside bulk scoring and a plain server, times, overload, slow sockets, one long text.
 
-    python benchmarks/serving.py [--part NAME]... [--run RUN] [--data-dir DIR] [--rows 2000] [--seconds 20] [--json FILE]
+    python benchmarks/serving.py [--part NAME]... [--run RUN] [--data-dir DIR] [--rows 2000] [--seconds 20]
 
 Parts, in this order; all of them where none is named:
 

@@ -68,7 +68,7 @@ def _add_work(app: FastAPI, state: State) -> None:
         declared = served.tasks.get(task)
         if declared is None:
             raise _no_task(served)
-        body = await read_body(request, TaskBody, state.limits)
+        body = await read_body(request, TaskBody, state)
         rows = _rows(body.texts)
         width = len(declared.text)
         if rows and len(rows[0]) != width:
@@ -81,7 +81,7 @@ def _add_work(app: FastAPI, state: State) -> None:
     async def predict(request: Request) -> Response:
         """What several tasks predict, from one encoding of each text; all tasks that read such texts by default."""
         served, began = _served(state), time.monotonic()
-        body = await read_body(request, PredictBody, state.limits)
+        body = await read_body(request, PredictBody, state)
         rows = _rows(body.texts)
         tasks = _tasks(served, None if body.tasks is None else tuple(body.tasks), rows)
         work, reply = await _answer(state, request, served, Question(rows, tasks), began)
@@ -91,16 +91,19 @@ def _add_work(app: FastAPI, state: State) -> None:
     async def embed(request: Request) -> Response:
         """The vector of each text, as the heads read it."""
         served, began = _served(state), time.monotonic()
-        body = await read_body(request, EmbedBody, state.limits)
+        body = await read_body(request, EmbedBody, state)
         if body.task is not None and body.task not in served.tasks:
             raise _no_task(served, 422)
         if body.task is None and served.model.network.routed:
             raise Refusal(422, "no_task", f"this model's tasks have vectors of their own: expected {_named(served)}")
         question = Question([(text,) for text in body.texts], vectors_of=body.task or "")
         work, reply = await _answer(state, request, served, question, began)
-        vectors = [] if reply is None or reply.vectors is None else reply.vectors.tolist()
+        vectors = [] if reply is None or reply.vectors is None else reply.vectors
         cut = [] if reply is None else reply.truncated[""].tolist()
-        return _json({"embeddings": vectors, "truncated": cut, "timing": _timing(work, began)})
+        # Digits of many numbers take long; in a thread, row by row, they keep nobody waiting.
+        rows = await asyncio.to_thread(lambda: [json.dumps(row.tolist()) for row in vectors])
+        rest = json.dumps({"truncated": cut, "timing": _timing(work, began)})
+        return _json_text(f'{{"embeddings": [{", ".join(rows)}], {rest[1:]}')
 
 
 def _add_facts(app: FastAPI, state: State) -> None:
@@ -299,4 +302,8 @@ def _timing(work: Work | None, began: float) -> dict[str, float]:
 
 
 def _json(value: Any) -> Response:
-    return Response(json.dumps(value, allow_nan=False), headers=JSON_HEADERS, media_type="application/json")
+    return _json_text(json.dumps(value, allow_nan=False))
+
+
+def _json_text(text: str) -> Response:
+    return Response(text, headers=JSON_HEADERS, media_type="application/json")

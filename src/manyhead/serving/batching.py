@@ -27,6 +27,8 @@ CHARS_PER_TOKEN = 4
 LONG_CHARS = 1 << 14
 """A longer text is cut beside the queue, since that alone can take a second."""
 
+_CHARS_HELD = 256
+"""Characters that take the place of a token in the queue, for the memory that long texts need until they are cut."""
 _TARGET_SECONDS = 0.1
 """A batch should take no longer: everybody waits for it."""
 _LEAST_TOKENS = 512
@@ -126,15 +128,16 @@ class Batcher:
         """What the model says to ``work``. Raises `Refusal` where its time is over."""
         most = work.served.model.recipe.encoder.max_tokens
         work.costs = [cost_of(row, most) for row in work.question.rows]
-        work.place.settle(sum(work.costs))
+        lengths = [len(text) for row in work.question.rows for text in row]
+        work.place.settle(sum(work.costs) + sum(lengths) // _CHARS_HELD)
         try:
-            if any(len(text) > LONG_CHARS for row in work.question.rows for text in row):
-                rows = await self._loop.run_in_executor(self._cutting, work.served.cut, work.question.rows)
-                work.question = replace(work.question, rows=rows)
-            with self._changed:
-                self._waiting.append(work)
-                self._changed.notify()
             async with asyncio.timeout_at(self._loop.time() + work.deadline - time.monotonic()):
+                if max(lengths) > LONG_CHARS:
+                    rows = await self._loop.run_in_executor(self._cutting, work.served.cut, work.question.rows)
+                    work.question = replace(work.question, rows=rows)
+                with self._changed:
+                    self._waiting.append(work)
+                    self._changed.notify()
                 reply = await work.future
         except TimeoutError:
             self._metrics.count("expired")
