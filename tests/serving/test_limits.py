@@ -92,6 +92,20 @@ def test_a_full_queue_refuses_before_the_body_comes(held: Held) -> None:
         assert server.post("/v1/embed", {"texts": ["a"]}).status_code == 200
 
 
+def test_slow_and_large_bodies_keep_nobody_out(run: Path) -> None:
+    with live(run, queue_tokens=400, bodies_bytes=3000) as server:
+        slow = [server.raw(post_bytes("/v1/embed", b"{" + b" " * 900, length=2000)) for _ in range(3)]
+        until(lambda: server.metric("queue_tokens") == 3)
+        assert server.post("/v1/embed", {"texts": ["a"]}).status_code == 200
+        # Together they hold no more than their bound: the one that would is refused.
+        with server.raw(post_bytes("/v1/embed", b" " * 900, length=2000)) as connection:
+            status, body = answer_of(connection)
+            assert (status, body["error"]["code"]) == (429, "busy")
+        for each in slow:
+            each.close()
+        until(lambda: server.metric("queue_tokens") == 0)
+
+
 def test_a_deadline_ends_a_request_and_nothing_of_it_stays(held: Held) -> None:
     with live(held.run, load=held.load) as server:
         held.free.clear()
