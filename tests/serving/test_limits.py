@@ -134,6 +134,39 @@ def test_who_leaves_is_dropped_from_the_queue(held: Held) -> None:
         assert server.metric("texts_total") - texts == 2
 
 
+def test_a_request_that_breaks_the_model_harms_no_other(run: Path) -> None:
+    free, began = threading.Event(), threading.Event()
+
+    def load() -> Served:
+        served = serve_model(run, lambda: Model.load(run))
+        encode = served.reader.encode
+
+        def breaking(questions: Any) -> Any:
+            began.set()
+            assert free.wait(60)
+            if any(row == ("poison",) for question in questions for row in question.rows):
+                raise RuntimeError("planted")
+            return encode(questions)
+
+        served.reader.encode = breaking
+        return served
+
+    with live(run, load=load) as server:
+        texts = ["first", "poison", "good"]
+        asked = [in_thread(lambda: server_status(server, texts[0]))]
+        assert began.wait(20)
+        asked += [in_thread(lambda text=text: server_status(server, text)) for text in texts[1:]]
+        until(lambda: server.metric("requests") == 4)
+        free.set()
+        for thread, _ in asked:
+            thread.join(30)
+        assert [found for _, found in asked] == [[200], [500], [200]]
+
+
+def server_status(server: Live, text: str) -> int:
+    return httpx.post(f"{server.url}/v1/embed", json={"texts": [text]}, timeout=60).status_code
+
+
 def test_slow_heads_and_bodies_are_cut_off(run: Path) -> None:
     with live(run, header_seconds=0.5, body_seconds=0.5, idle_seconds=1) as server:
         idle, partial = server.raw(), server.raw(b"POST /v1/embed HTTP/1.1\r\nx: ")
