@@ -92,6 +92,20 @@ def test_a_full_queue_refuses_before_the_body_comes(held: Held) -> None:
         assert server.post("/v1/embed", {"texts": ["a"]}).status_code == 200
 
 
+def test_slow_and_large_bodies_keep_nobody_out(run: Path) -> None:
+    with live(run, queue_tokens=400, bodies_bytes=3000) as server:
+        slow = [server.raw(post_bytes("/v1/embed", b"{" + b" " * 900, length=2000)) for _ in range(3)]
+        until(lambda: server.metric("queue_tokens") == 3)
+        assert server.post("/v1/embed", {"texts": ["a"]}).status_code == 200
+        # Together they hold no more than their bound: the one that would is refused.
+        with server.raw(post_bytes("/v1/embed", b" " * 900, length=2000)) as connection:
+            status, body = answer_of(connection)
+            assert (status, body["error"]["code"]) == (429, "busy")
+        for each in slow:
+            each.close()
+        until(lambda: server.metric("queue_tokens") == 0)
+
+
 def test_a_deadline_ends_a_request_and_nothing_of_it_stays(held: Held) -> None:
     with live(held.run, load=held.load) as server:
         held.free.clear()
@@ -118,6 +132,39 @@ def test_who_leaves_is_dropped_from_the_queue(held: Held) -> None:
         first.join(30)
         assert server.post("/v1/embed", {"texts": ["y"]}).status_code == 200
         assert server.metric("texts_total") - texts == 2
+
+
+def test_a_request_that_breaks_the_model_harms_no_other(run: Path) -> None:
+    free, began = threading.Event(), threading.Event()
+
+    def load() -> Served:
+        served = serve_model(run, lambda: Model.load(run))
+        encode = served.reader.encode
+
+        def breaking(questions: Any) -> Any:
+            began.set()
+            assert free.wait(60)
+            if any(row == ("poison",) for question in questions for row in question.rows):
+                raise RuntimeError("planted")
+            return encode(questions)
+
+        served.reader.encode = breaking
+        return served
+
+    with live(run, load=load) as server:
+        texts = ["first", "poison", "good"]
+        asked = [in_thread(lambda: server_status(server, texts[0]))]
+        assert began.wait(20)
+        asked += [in_thread(lambda text=text: server_status(server, text)) for text in texts[1:]]
+        until(lambda: server.metric("requests") == 4)
+        free.set()
+        for thread, _ in asked:
+            thread.join(30)
+        assert [found for _, found in asked] == [[200], [500], [200]]
+
+
+def server_status(server: Live, text: str) -> int:
+    return httpx.post(f"{server.url}/v1/embed", json={"texts": [text]}, timeout=60).status_code
 
 
 def test_slow_heads_and_bodies_are_cut_off(run: Path) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from manyhead.cli.options import Json, Plugins, Precision, Quiet, RunOrModel, listed
+from manyhead.cli.options import Json, Overrides, Plugins, Precision, Quiet, RunOrModel, listed
 from manyhead.cli.output import Output, speaking
-from manyhead.cli.stored import find_model
+from manyhead.cli.stored import Stored, find_model
 from manyhead.errors import StoppedError, UsageError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def serve(
         int, typer.Option("--max-connections", help="Open sockets; beyond them the longest idle is closed.")
     ] = 4096,
     precision: Precision = None,
+    overrides: Overrides = None,
     plugins: Plugins = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -72,15 +73,18 @@ def serve(
             timeout_seconds=timeout_seconds,
             max_connections=max_connections,
         )
-        find_model(model, plugins=listed(plugins))
+
+        def found() -> Stored:
+            return find_model(model, plugins=listed(plugins), overrides=listed(overrides), precision=precision)
 
         def load() -> "Served":
-            stored = find_model(model, plugins=listed(plugins), precision=precision)
+            stored = found()
             return serve_model(stored.folder, stored.load)
 
         def tell(url: str, served: "Served") -> None:
             _tell(output, url, served)
 
+        found()  # before the port is taken
         left_over = Server(Serving(host, port, token, limits, load, tell)).run()
         if left_over is not None:
             raise StoppedError("stopped before all requests were answered", left_over)

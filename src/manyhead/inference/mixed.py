@@ -173,7 +173,7 @@ def _encoded(rows: Sequence[Row], way: Way, numbers: Mapping[Row, int], store: T
     return Encoded(
         vectors[torch.from_numpy(places)],
         [b"|".join([_key(store, number) for number in row]) for row in places.tolist()],
-        store.truncated[places].any(1),
+        np.asarray(store.truncated[places].any(1)),
     )
 
 

@@ -2,20 +2,18 @@
 
 import asyncio
 import json
-import logging
 import math
 import time
 from importlib import metadata
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 
 from manyhead.inference.mixed import Question, Reply, Row
 from manyhead.serving.batching import Place, Work
 from manyhead.serving.bodies import read_body
 from manyhead.serving.gate import PLACE, Gate
+from manyhead.serving.handlers import add_handlers
 from manyhead.serving.metrics import CONTENT_TYPE
 from manyhead.serving.page_routes import add_page
 from manyhead.serving.refusals import JSON_HEADERS, Refusal, not_ready
@@ -37,8 +35,6 @@ from manyhead.serving.schemas import (
 from manyhead.serving.served import Served, readable
 from manyhead.serving.state import State
 
-log = logging.getLogger(__name__)
-
 _TIMEOUT = {
     "name": "timeout",
     "in": "header",
@@ -53,7 +49,7 @@ def make_app(state: State) -> Gate:
     app = FastAPI(
         title="manyhead", version=metadata.version("manyhead"), docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    _add_handlers(app)
+    add_handlers(app)
     _add_work(app, state)
     _add_facts(app, state)
     add_page(app)
@@ -68,7 +64,7 @@ def _add_work(app: FastAPI, state: State) -> None:
         declared = served.tasks.get(task)
         if declared is None:
             raise _no_task(served)
-        body = await read_body(request, TaskBody, state.limits)
+        body = await read_body(request, TaskBody, state)
         rows = _rows(body.texts)
         width = len(declared.text)
         if rows and len(rows[0]) != width:
@@ -81,7 +77,7 @@ def _add_work(app: FastAPI, state: State) -> None:
     async def predict(request: Request) -> Response:
         """What several tasks predict, from one encoding of each text; all tasks that read such texts by default."""
         served, began = _served(state), time.monotonic()
-        body = await read_body(request, PredictBody, state.limits)
+        body = await read_body(request, PredictBody, state)
         rows = _rows(body.texts)
         tasks = _tasks(served, None if body.tasks is None else tuple(body.tasks), rows)
         work, reply = await _answer(state, request, served, Question(rows, tasks), began)
@@ -91,16 +87,19 @@ def _add_work(app: FastAPI, state: State) -> None:
     async def embed(request: Request) -> Response:
         """The vector of each text, as the heads read it."""
         served, began = _served(state), time.monotonic()
-        body = await read_body(request, EmbedBody, state.limits)
+        body = await read_body(request, EmbedBody, state)
         if body.task is not None and body.task not in served.tasks:
             raise _no_task(served, 422)
         if body.task is None and served.model.network.routed:
             raise Refusal(422, "no_task", f"this model's tasks have vectors of their own: expected {_named(served)}")
         question = Question([(text,) for text in body.texts], vectors_of=body.task or "")
         work, reply = await _answer(state, request, served, question, began)
-        vectors = [] if reply is None or reply.vectors is None else reply.vectors.tolist()
+        vectors = [] if reply is None or reply.vectors is None else reply.vectors
         cut = [] if reply is None else reply.truncated[""].tolist()
-        return _json({"embeddings": vectors, "truncated": cut, "timing": _timing(work, began)})
+        # Digits of many numbers take long; in a thread, row by row, they keep nobody waiting.
+        rows = await asyncio.to_thread(lambda: [json.dumps(row.tolist(), allow_nan=False) for row in vectors])
+        rest = json.dumps({"truncated": cut, "timing": _timing(work, began)})
+        return _json_text(f'{{"embeddings": [{", ".join(rows)}], {rest[1:]}')
 
 
 def _add_facts(app: FastAPI, state: State) -> None:
@@ -149,42 +148,6 @@ def _add_facts(app: FastAPI, state: State) -> None:
             "tokens_per_second": state.batcher.tokens_per_second or 0.0,
         }
         return Response(state.metrics.text(gauges), media_type=CONTENT_TYPE)
-
-
-def _add_handlers(app: FastAPI) -> None:
-    """Every error is JSON of ours. The framework's own answers repeat the input, and some inputs break that."""
-
-    async def refused(request: Request, error: Exception) -> Response:
-        del request
-        assert isinstance(error, Refusal)
-        return error.response()
-
-    async def unknown(request: Request, error: Exception) -> Response:
-        del request
-        assert isinstance(error, HTTPException)
-        code, message = _HTTP.get(error.status_code, ("http", "the request cannot be answered"))
-        return Refusal(error.status_code, code, message, error.headers).response()
-
-    async def invalid(request: Request, error: Exception) -> Response:
-        del request
-        assert isinstance(error, RequestValidationError)
-        return Refusal(422, "invalid", "a parameter is missing or not as expected; see /openapi.json").response()
-
-    async def failed(request: Request, error: Exception) -> Response:
-        del request
-        log.error("a request failed", exc_info=error)
-        return Refusal(500, "internal", "the server failed; its log says why").response()
-
-    app.add_exception_handler(Refusal, refused)
-    app.add_exception_handler(HTTPException, unknown)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(Exception, failed)
-
-
-_HTTP = {
-    404: ("not_found", "no such path; /openapi.json lists them"),
-    405: ("method", "this path takes another method; the header Allow names it"),
-}
 
 
 def _responses(answer: Any, others: dict[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:
@@ -299,4 +262,8 @@ def _timing(work: Work | None, began: float) -> dict[str, float]:
 
 
 def _json(value: Any) -> Response:
-    return Response(json.dumps(value, allow_nan=False), headers=JSON_HEADERS, media_type="application/json")
+    return _json_text(json.dumps(value, allow_nan=False))
+
+
+def _json_text(text: str) -> Response:
+    return Response(text, headers=JSON_HEADERS, media_type="application/json")

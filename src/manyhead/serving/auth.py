@@ -25,13 +25,13 @@ class Guard:
 
     def __init__(self, token: str | None, host: str) -> None:
         self._token = None if token is None else token.encode()
-        self._names = {"localhost", "127.0.0.1", "[::1]", host}
+        self._names = {"localhost", host}
 
     def check(self, path: str, headers: dict[bytes, bytes]) -> None:
         """Raises `Refusal`."""
         if self._token is None:
-            name = headers.get(b"host", b"localhost").decode("latin-1")
-            if re.sub(r":\d*$", "", name).lower() not in self._names and not _is_loopback(name):
+            name = re.sub(r":\d*$", "", headers.get(b"host", b"localhost").decode("latin-1")).lower()
+            if name not in self._names and not _is_loopback(name.strip("[]")):
                 raise Refusal(
                     400, "host", "without a token this server answers to localhost alone; start it with --token-file"
                 )

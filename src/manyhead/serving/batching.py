@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from manyhead.inference.mixed import Encoded, Question, Reply, Row, Way
+from manyhead.inference.mixed import Encoded, MixedReader, Question, Reply, Row, Way
 from manyhead.serving.limits import Limits
 from manyhead.serving.metrics import Metrics
 from manyhead.serving.refusals import Refusal, too_slow
@@ -27,6 +27,8 @@ CHARS_PER_TOKEN = 4
 LONG_CHARS = 1 << 14
 """A longer text is cut beside the queue, since that alone can take a second."""
 
+_CHARS_HELD = 256
+"""Characters that take the place of a token in the queue, for the memory that long texts need until they are cut."""
 _TARGET_SECONDS = 0.1
 """A batch should take no longer: everybody waits for it."""
 _LEAST_TOKENS = 512
@@ -126,15 +128,16 @@ class Batcher:
         """What the model says to ``work``. Raises `Refusal` where its time is over."""
         most = work.served.model.recipe.encoder.max_tokens
         work.costs = [cost_of(row, most) for row in work.question.rows]
-        work.place.settle(sum(work.costs))
+        lengths = [len(text) for row in work.question.rows for text in row]
+        work.place.settle(sum(work.costs) + sum(lengths) // _CHARS_HELD)
         try:
-            if any(len(text) > LONG_CHARS for row in work.question.rows for text in row):
-                rows = await self._loop.run_in_executor(self._cutting, work.served.cut, work.question.rows)
-                work.question = replace(work.question, rows=rows)
-            with self._changed:
-                self._waiting.append(work)
-                self._changed.notify()
             async with asyncio.timeout_at(self._loop.time() + work.deadline - time.monotonic()):
+                if max(lengths) > LONG_CHARS:
+                    rows = await self._loop.run_in_executor(self._cutting, work.served.cut, work.question.rows)
+                    work.question = replace(work.question, rows=rows)
+                with self._changed:
+                    self._waiting.append(work)
+                    self._changed.notify()
                 reply = await work.future
         except TimeoutError:
             self._metrics.count("expired")
@@ -188,18 +191,16 @@ class Batcher:
         """Encodes the pieces, and answers the requests that end with them."""
         began = time.monotonic()
         reader = pieces[0].work.served.reader
-        answers: list[tuple[Work, Reply | Exception]] = []
-        try:
-            for piece, encoded in zip(pieces, reader.encode([piece.question for piece in pieces]), strict=True):
-                work = piece.work
-                work.encoded.append(encoded)
-                if piece.stop == len(work.costs) and not work.gone:
-                    answers.append((work, reader.reply(work.question, work.encoded)))
-        except Exception as error:
-            log.exception("a batch failed")
-            failure = Refusal(500, "internal", "the model failed; the server's log says why")
-            failure.__cause__ = error
-            answers = [(piece.work, failure) for piece in pieces]
+        answers: list[tuple[Work, Reply | Refusal]] = []
+        for piece, found in zip(pieces, encode(reader, pieces), strict=True):
+            work = piece.work
+            if found is None:
+                work.gone = True
+                answers.append((work, broken()))
+                continue
+            work.encoded.append(found)
+            if piece.stop == len(work.costs) and not work.gone:
+                answers.append((work, reply_to(reader, work)))
         self._ended = time.monotonic()
         seconds = self._ended - began
         tokens = sum(piece.tokens for piece in pieces)
@@ -212,6 +213,31 @@ class Batcher:
             piece.work.started = piece.work.started or began
             piece.work.model_seconds += seconds
         self._loop.call_soon_threadsafe(_deliver, answers)
+
+
+def encode(reader: MixedReader, pieces: Sequence[Piece]) -> list[dict[Way, Encoded] | None]:
+    """The pieces, encoded together; where that fails each by itself, and None for those that fail alone too."""
+    try:
+        return [*reader.encode([piece.question for piece in pieces])]
+    except Exception:
+        if len(pieces) == 1:
+            log.exception("a request could not be encoded")
+            return [None]
+        return [found for piece in pieces for found in encode(reader, [piece])]
+
+
+def reply_to(reader: MixedReader, work: Work) -> Reply | Refusal:
+    """What the heads say to a request that has been encoded."""
+    try:
+        return reader.reply(work.question, work.encoded)
+    except Exception:
+        log.exception("a request could not be answered")
+        return broken()
+
+
+def broken() -> Refusal:
+    """The model failed on the request."""
+    return Refusal(500, "internal", "the model failed; the server's log says why")
 
 
 def take(waiting: deque[Work], budget: int) -> list[Piece]:
@@ -242,11 +268,11 @@ def cost_of(row: Row, max_tokens: int) -> int:
     return min(sum(len(text) for text in row) // CHARS_PER_TOKEN + 3, max_tokens)
 
 
-def _deliver(answers: Sequence[tuple[Work, Reply | Exception]]) -> None:
+def _deliver(answers: Sequence[tuple[Work, Reply | Refusal]]) -> None:
     for work, answer in answers:
         if work.future.done():
             continue
-        if isinstance(answer, Exception):
+        if isinstance(answer, Refusal):
             work.gone = True
             work.future.set_exception(answer)
         else:

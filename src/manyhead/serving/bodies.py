@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from manyhead.serving.limits import Limits
-from manyhead.serving.refusals import Refusal
+from manyhead.serving.refusals import Refusal, too_large
 from manyhead.serving.schemas import Body
+from manyhead.serving.state import State
 
 B = TypeVar("B", bound=Body)
 
@@ -25,14 +26,15 @@ _KINDS = {
 }
 
 
-async def read_body(request: Request, kind: type[B], limits: Limits) -> B:
+async def read_body(request: Request, kind: type[B], state: State) -> B:
     """The body as a ``kind``. Raises `Refusal`."""
     declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if declared != "application/json":
         raise Refusal(415, "content_type", "expected the header Content-Type: application/json")
+    limits = state.limits
     try:
         async with asyncio.timeout(limits.body_seconds):
-            body = await _bytes(request, limits)
+            body = await _bytes(request, state)
     except TimeoutError:
         raise Refusal(408, "slow", "the body did not come in time", {"Connection": "close"}) from None
     value = parse(body)
@@ -77,24 +79,24 @@ def _number(text: str) -> float:
     return value
 
 
-async def _bytes(request: Request, limits: Limits) -> bytes:
+async def _bytes(request: Request, state: State) -> bytes:
     """All of the body, however it comes. The gate has looked at its declared length; this counts what is sent."""
     chunks: list[bytes] = []
-    total = 0
+    total, limits = 0, state.limits
     try:
         async for chunk in request.stream():
             total += len(chunk)
+            state.body_bytes += len(chunk)
             if total > limits.max_bytes:
-                raise too_large(limits)
+                raise too_large(limits.max_bytes)
+            if state.body_bytes > limits.bodies_bytes:
+                raise state.full()
             chunks.append(chunk)
     except ClientDisconnect:
         raise Refusal(400, "incomplete", "the body ended early") from None
+    finally:
+        state.body_bytes -= total
     return b"".join(chunks)
-
-
-def too_large(limits: Limits) -> Refusal:
-    """The body is over the limit."""
-    return Refusal(413, "too_large", f"the body is too large; expected at most {limits.max_bytes} bytes")
 
 
 def _check_count(value: object, limits: Limits) -> None:

@@ -1,13 +1,11 @@
 """What is decided of a request before its body is read: token, readiness, size, room in the queue."""
 
-import math
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from manyhead.serving.batching import CHARS_PER_TOKEN, Place
-from manyhead.serving.bodies import too_large
-from manyhead.serving.refusals import Refusal, not_ready
+from manyhead.serving.refusals import Refusal, not_ready, too_large
 from manyhead.serving.state import State
 
 PLACE = "manyhead.place"
@@ -80,13 +78,13 @@ class Gate:
             raise not_ready(state.busy_with)
         size = int(headers.get(b"content-length", b"0"))
         if size > limits.max_bytes:
-            raise too_large(limits)
+            raise too_large(limits.max_bytes)
         # Of a long text only the beginning will count, so that much is not asked of the queue for it.
-        tokens = min(size // CHARS_PER_TOKEN, limits.queue_tokens // 4) + 1
+        tokens = min(size // CHARS_PER_TOKEN, limits.queue_tokens // 4)
         if state.batcher.is_full(tokens):
-            seconds = max(1, math.ceil(state.batcher.wait_seconds() / 2))
-            raise Refusal(429, "busy", "too much is waiting; try again later", {"Retry-After": str(seconds)})
-        return Place(state.batcher, tokens)
+            raise state.full()
+        # No more than that it is there, until all of it has come: who sends slowly keeps nobody out.
+        return Place(state.batcher, 1)
 
 
 def _is_work(path: str) -> bool:

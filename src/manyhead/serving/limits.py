@@ -14,11 +14,14 @@ class Limits:
     """Sizes and times.
 
     ``timeout_seconds`` is a request's when it names none, ``max_timeout_seconds`` the longest it can name.
-    ``header_seconds`` and ``body_seconds`` are for sending these, ``idle_seconds`` between two requests.
+    ``bodies_bytes`` may be in memory of bodies that are still coming, all together. ``header_seconds`` and
+    ``body_seconds`` are for sending these, ``idle_seconds`` between two requests, ``drain_seconds`` for the last
+    answers.
     """
 
     max_texts: int = 1024
     max_bytes: int = 4 << 20
+    bodies_bytes: int = 256 << 20
     queue_tokens: int = 1 << 16
     batch_tokens: int = 4096
     timeout_seconds: float = 30.0

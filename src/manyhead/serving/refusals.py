@@ -35,3 +35,8 @@ def too_slow() -> Refusal:
 def not_ready(what: str) -> Refusal:
     """The server takes no work at the moment."""
     return Refusal(503, "not_ready", f"the server is {what}; try again later", {"Retry-After": "5"})
+
+
+def too_large(max_bytes: int) -> Refusal:
+    """The body is over the limit."""
+    return Refusal(413, "too_large", f"the body is too large; expected at most {max_bytes} bytes")

@@ -1,0 +1,1 @@
+"""What `benchmarks/serving.py` runs: the servers, and the generator of requests."""
