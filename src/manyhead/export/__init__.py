@@ -1,0 +1,13 @@
+"""Exports: what other tools load, made of a trained model, read back without manyhead and compared.
+
+Free of torch: the table of formats. A format is ``write(source, folder) -> Export``: it writes into an empty folder and
+says what is in it to be read back. One that has no counterpart of a part of the model raises `NoCounterpartError`.
+"""
+
+FORMATS: dict[str, str] = {
+    "transformers": "manyhead.export.sequence_classification:write",
+}
+"""Name to ``module:function``."""
+
+ONNX_INSTEAD = "--to onnx exports any head and pooling"
+"""What to do about a part that a format has no counterpart of."""
