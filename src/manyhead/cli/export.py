@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "manyhead export runs/cs224n --to transformers",
     "manyhead export runs/cs224n --to transformers --task sst --out sst-model",
+    "manyhead export runs/cs224n --to onnx",
+    "manyhead export runs/cs224n --to onnx-int8 --json",
 )
 
 
@@ -86,6 +88,7 @@ def _tell(exported: "Exported", output: Output, *, checked: bool) -> None:
     for task, reason in exported.export.left_out.items():
         output.note(f"{task}: left out: {reason}")
     output.note(*exported.export.notes)
+    output.error(*exported.warnings)
     if output.as_json:
         output.document(exported.as_dict())
         return

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from manyhead.errors import UsageError
-from manyhead.export.onnx_network import EMBEDDING, INPUTS, PAIRS, PaddedNetwork, names_of
+from manyhead.export.onnx_network import EMBEDDING, INPUTS, INSTEAD, PAIRS, PaddedNetwork
+from manyhead.export.source import NoCounterpartError
 
 OPSET = 20
 LARGEST_BYTES = 2**31 - 2**20
@@ -22,16 +22,14 @@ _ENCODER, _REST = "encoder", "rest"
 def write_graph(network: PaddedNetwork, path: Path) -> None:
     """Writes ``network`` as one ONNX file. The same network gives the same bytes.
 
-    Raises `UsageError` where torch cannot write it, or where it is larger than such a file can be.
+    Raises `NoCounterpartError` where torch cannot write it, or where it is larger than such a file can be.
     """
     model_type = network.encoder.model.config.model_type
     size = 4 * sum(parameter.numel() for parameter in network.encoder.parameters())
     if size > LARGEST_BYTES:
-        raise UsageError(
-            f"the encoder ({model_type}) has {size:,} bytes of weights; expected at most the {LARGEST_BYTES:,} that "
-            "one ONNX file holds; export the model in another format"
-        )
-    names = [*INPUTS, *([PAIRS] if any(network.siamese.values()) else [])]
+        reason = f"its {size:,} bytes of weights are more than the {LARGEST_BYTES:,} that one ONNX file holds"
+        raise NoCounterpartError(f"encoder.checkpoint: {model_type}", reason, INSTEAD)
+    names = [*INPUTS, *([PAIRS] if network.takes_pairs else [])]
     with network.exporting(), _quietly():
         try:
             program: Any = torch.onnx.export(
@@ -40,22 +38,20 @@ def write_graph(network: PaddedNetwork, path: Path) -> None:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=names,
-                output_names=[EMBEDDING, *names_of(list(network.siamese)).values()],
+                output_names=[EMBEDDING, *network.outputs.values()],
                 dynamic_shapes={name: {0: PAIRS} if name == PAIRS else {0: "batch", 1: "length"} for name in names},
                 external_data=False,
                 verbose=False,
             )
         except Exception as error:  # the exporter raises its own, each in its own way
             first = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
-            raise UsageError(
-                f"torch cannot write this encoder ({model_type}) as an ONNX graph: {first}; expected one such as bert, "
-                "roberta or electra; export the model in another format"
-            ) from error
+            reason = f"torch cannot write it as an ONNX graph ({first})"
+            raise NoCounterpartError(f"encoder.checkpoint: {model_type}", reason, INSTEAD) from error
     _tidy(program.model)
     program.save(str(path), external_data=False)
 
 
-def write_int8(source: Path, path: Path) -> None:
+def quantise(source: Path, path: Path) -> None:
     """Writes the graph at ``source`` with the encoder's matrices in 8 bits, and what they are multiplied by as well.
 
     Heads, poolings and projections stay fp32: they are small. Each column of a matrix has its own scale. Of the 8 bits

@@ -6,7 +6,7 @@ of sequences in packed batches, follow a mask instead.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from manyhead.encoder.flow import Flow, flowing
 from manyhead.encoder.packed_encoder import PackedEncoder
 from manyhead.encoder.per_task import PerTask
 from manyhead.encoder.pooling import AttentionMean, Cls, ConvMean, Max, Mean, Pooler
-from manyhead.errors import UsageError
+from manyhead.export.source import NoCounterpartError
 from manyhead.model import MultiTaskModel
 from manyhead.objectives.base import Objective
 from manyhead.packed import Route
@@ -31,6 +31,11 @@ ATTENTION = "manyhead_padded"
 
 _FAR = -1e4
 
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+PAIRS, EMBEDDING = "pairs", "embedding"
+INSTEAD = "manyhead itself runs the model: manyhead predict, manyhead serve"
+_RESERVED = frozenset((*INPUTS, PAIRS, EMBEDDING))
+
 Pool = Callable[[Any, Tensor, Tensor, Tensor | None], Tensor]
 """From a module of pooling, states (B, L, D), a mask (B, L) that is 1 on tokens, and received attention, to (B, D)."""
 
@@ -39,7 +44,7 @@ class PaddedNetwork(nn.Module):
     """Some tasks of ``model``, all read by the same encoder, from padded batches of tokens to what they predict.
 
     ``siamese`` are those of the tasks that read a text's two sequences apart. With ``segments`` False all tokens are
-    segment 0. Raises `UsageError` where a part of the model has no counterpart for padded batches.
+    segment 0. Raises `NoCounterpartError` where a part of the model has no form for padded batches.
     """
 
     def __init__(
@@ -62,17 +67,24 @@ class PaddedNetwork(nn.Module):
         self.route = first
         self.segments = segments and encoder.has_segments
         if type(self.pooling) not in POOLING:
-            raise UsageError(
-                f"encoder.pooling: {type(self.pooling).__name__} has no counterpart in ONNX; "
-                "expected one of cls, pooler, mean, max, attention, conv"
+            raise NoCounterpartError(
+                f"encoder.pooling: {type(self.pooling).__name__}", "it has no form for padded batches", INSTEAD
             )
         self._pool = POOLING[type(self.pooling)]  # looked up here: while torch follows it, a module has another type
         if encoder.capture and not encoder.packed:
             kind = encoder.model.config.model_type
-            raise UsageError(
-                f"encoder.pooling: attention pooling of a {kind}, which does not run packed, has no counterpart in "
-                "ONNX; expected bert, roberta or electra, or another pooling"
-            )
+            reason = f"it is not known for a {kind}, which does not run packed"
+            raise NoCounterpartError("encoder.pooling: attention", reason, INSTEAD)
+
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether it has the input `PAIRS`."""
+        return any(self.siamese.values())
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """The name of each task's output: the task's own, unless something else of the graph has that name."""
+        return {task: f"task.{task}" if task in _RESERVED else task for task in self.siamese}
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, pairs: Tensor | None = None
@@ -236,13 +248,3 @@ POOLING: Mapping[type[nn.Module], Pool] = cast(
         ConvMean: _pool_conv,
     },
 )
-
-
-def names_of(tasks: Sequence[str]) -> dict[str, str]:
-    """The output of each task: its own name, unless the graph has something else of that name."""
-    return {task: f"task.{task}" if task in RESERVED else task for task in tasks}
-
-
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-PAIRS, EMBEDDING = "pairs", "embedding"
-RESERVED = frozenset((*INPUTS, PAIRS, EMBEDDING))

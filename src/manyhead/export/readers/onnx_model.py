@@ -39,7 +39,7 @@ class Exported:
             "attention_mask": [each.attention_mask for each in tokens],
             "token_type_ids": [each.type_ids for each in tokens],
         }
+        feeds = {name: np.array(rows, dtype=np.int64) for name, rows in inputs.items()}
         if about["takes_pairs"]:
-            inputs["pairs"] = np.arange(len(sequences) if apart else 0).reshape(-1, 2)
-        feeds = {name: np.array(values, dtype=np.int64) for name, values in inputs.items()}
-        return self.graphs[about["graph"]].run([about["output"]], feeds)[0]
+            feeds["pairs"] = np.arange(len(sequences) if apart else 0).reshape(-1, 2)
+        return np.asarray(self.graphs[about["graph"]].run([about["output"]], feeds)[0])
