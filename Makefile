@@ -11,7 +11,7 @@ export PIP_DEFAULT_TIMEOUT ?= 60
 RUN_STAMP := .venv/.ready-to-run
 RUN_EXTRAS := embedded
 DEV_STAMP := .venv/.ready-to-develop
-DEV_EXTRAS := embedded,hub,hpo,track,bench,dev
+DEV_EXTRAS := embedded,hub,hpo,track,export,bench,dev
 
 USABLE := $(BIN)/python -c 'import pip' 2>/dev/null && grep -qsF '$(CURDIR)/$(BIN)/' $(BIN)/pip
 ifneq ($(shell $(USABLE) && echo yes),yes)

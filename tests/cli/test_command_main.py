@@ -10,7 +10,7 @@ import pytest
 from commands import COMMAND, run
 
 VERBS = (
-    *("quickstart", "init", "train", "check", "evaluate", "predict", "report", "compare", "study", "verdict"),
+    *("quickstart", "init", "train", "check", "evaluate", "predict", "export", "report", "compare", "study", "verdict"),
     *("affinity", "track", "recipes"),
 )
 
@@ -58,7 +58,7 @@ def test_a_wrong_command_line_ends_with_2_and_no_boxes(words: tuple[str, ...]) -
 
 
 def test_verbs_without_words_show_their_help() -> None:
-    for verb in ("train", "check", "evaluate", "predict", "report", "compare", "study", "init"):
+    for verb in ("train", "check", "evaluate", "predict", "export", "report", "compare", "study", "init"):
         assert "Examples:" in run(verb, code=2).output
 
 

@@ -78,7 +78,7 @@ def build_encoder(
     Raises `UsageError` where ``max_tokens`` or ``layer`` do not fit, or where weights are missing.
     """
     check_limits(config, layer=layer, max_tokens=max_tokens)
-    with _quiet_transformers():
+    with quiet_transformers():
         model, missing = (_new_model(config), [_POOLER]) if weights is None else _load_weights(config, weights)
     pooler = _take_pooler(model, missing)
     replace_dropout(model)
@@ -97,7 +97,7 @@ def build_encoder(
 
 def empty_encoder(config: PretrainedConfig) -> PreTrainedModel:
     """A model of ``config`` without a pooler on torch's default device, for its shapes; it is not ready to run."""
-    with _quiet_transformers():
+    with quiet_transformers():
         model = _new_model(config)
     _take_pooler(model, [_POOLER])
     replace_dropout(model)
@@ -207,7 +207,7 @@ def _set_all(config: PretrainedConfig, names: tuple[str, ...], value: float) -> 
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keeps transformers' own bars and warnings off the user's screen while it loads."""
     level, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()

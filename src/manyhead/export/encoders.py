@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, AutoModel, PretrainedConfig
 
 from manyhead.encoder import LowRankExperts
 from manyhead.encoder.copied_encoder import CopiedEncoder
@@ -33,7 +33,8 @@ class PlainEncoder:
     @property
     def width(self) -> int:
         """Width D of its states."""
-        return int(getattr(self.config, "hidden_size"))  # noqa: B009 -- families give it by another name, too
+        config: Any = self.config
+        return int(config.hidden_size)
 
 
 def plain_encoder(source: Source, task: str | None) -> PlainEncoder:
@@ -79,6 +80,17 @@ def low_rank_matrices(source: Source, encoder: PackedEncoder, task: str) -> dict
             expert: Any = own.get_submodule(name)
             found[names[layer.get_submodule(place)]] = (expert.down.detach().clone(), expert.up.detach().clone())
     return found
+
+
+def save_base_model(encoder: PlainEncoder, folder: Path) -> None:
+    """Writes the encoder as ``AutoModel`` loads it. A pooler that its class has is all 0: the model has none there."""
+    model = AutoModel.from_config(encoder.config, dtype=torch.float32)
+    missing, unexpected = model.load_state_dict(dict(encoder.state), strict=False)
+    assert not unexpected
+    for name in missing:
+        assert name.startswith("pooler."), name
+        torch.nn.init.zeros_(model.get_parameter(name))
+    model.save_pretrained(folder)
 
 
 def save_plain_tokenizer(source: Source, folder: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from manyhead.encoder.load import quiet_transformers
 from manyhead.errors import CheckpointError, UsageError
 from manyhead.export import FORMATS
 from manyhead.export.check import Parity, compare, failures
@@ -44,7 +45,8 @@ def export_model(source: Source, form: str, folder: Path, *, check: bool = True)
     if folder.exists():
         raise UsageError(f"{folder} exists; expected a new folder; choose another --out, or remove it")
     with writing(str(folder)), new_folder(folder) as temporary:
-        export = writer(form)(source, temporary)
+        with quiet_transformers():
+            export = writer(form)(source, temporary)
         parity = tuple(compare(temporary, export.written)) if check else ()
         if off := failures(parity):
             raise CheckpointError(
