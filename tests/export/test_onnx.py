@@ -47,6 +47,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "PALs beside": {"experts": {"kind": "pal_parallel", "width": 4, "heads": 2}},
     "copies": {"experts": "copies"},
 }
+HEADS: dict[str, dict[str, Any]] = {
+    "related": {"sentences": {"pairing": "concat", "head": {"kind": "related", "to": "questions"}, "loss": "mse"}},
+    "expected score": {"sentences": {"pairing": "concat", "head": "mlp", "loss": "score_cross_entropy"}},
+    "siamese": {
+        "questions": {"pairing": "siamese", "head": {"kind": "linear", "features": "uv"}},
+        "sentences": {"head": "cosine", "loss": "cosine_mse"},
+    },
+    "cosines": {"questions": {"pairing": "siamese", "head": {"kind": "cosine", "mlp": 8}, "loss": "mnr"}},
+}
 PROGRAM = """
 import importlib.abc, re, sys
 class Barred(importlib.abc.MetaPathFinder):
@@ -124,6 +133,13 @@ def test_the_padded_network_is_the_model(bert: Path, tmp_path: Path, options: st
     # The model itself is as it was.
     for task, expected in before.items():
         np.testing.assert_array_equal(expected_outputs(source, task), expected)
+
+
+@pytest.mark.parametrize("heads", HEADS)
+def test_the_padded_network_is_the_model_with_other_heads(bert: Path, tmp_path: Path, heads: str) -> None:
+    source = source_of(saved_model(tmp_path / "model", bert, tasks=HEADS[heads]))
+    for task in source.tasks:
+        np.testing.assert_allclose(padded_outputs(source, task), expected_outputs(source, task), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -261,6 +277,13 @@ def test_other_models_are_exported(bert: Path, tmp_path: Path, options: str) -> 
     has_experts = "experts" in OPTIONS[options]
     graphs = {path.name for path in found.folder.glob("*.onnx")}
     assert graphs == ({f"{each.name}.onnx" for each in found.parity} if has_experts else {"model.onnx"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heads", HEADS)
+def test_other_heads_are_exported(bert: Path, tmp_path: Path, heads: str) -> None:
+    model = saved_model(tmp_path / "model", bert, tasks=HEADS[heads])
+    assert all(each.ok for each in exported(model, "onnx", tmp_path / "out").parity)
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ def quantise(source: Path, path: Path) -> None:
 
     graph = onnx.load(str(source))
     graph.graph.ClearField("value_info")  # onnxruntime turns matrices of heads round, and what is noted of them not
-    kept = [node.name for node in graph.graph.node if node.name.startswith(_REST)]
+    rounded = [node.name for node in graph.graph.node if node.op_type == "MatMul" and node.name.startswith(_ENCODER)]
     with _quietly():
         quantize_dynamic(
             graph,
@@ -71,7 +71,7 @@ def quantise(source: Path, path: Path) -> None:
             per_channel=True,
             reduce_range=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=kept,
+            nodes_to_quantize=rounded,
             extra_options={"MatMulConstBOnly": True},
         )
 
