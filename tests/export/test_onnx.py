@@ -54,7 +54,10 @@ HEADS: dict[str, dict[str, Any]] = {
         "questions": {"pairing": "siamese", "head": {"kind": "linear", "features": "uv"}},
         "sentences": {"head": "cosine", "loss": "cosine_mse"},
     },
-    "cosines": {"questions": {"pairing": "siamese", "head": {"kind": "cosine", "mlp": 8}, "loss": "mnr"}},
+    "cosines": {
+        "questions": {"pairing": "siamese", "head": "cosine", "loss": "mnr"},
+        "sentences": {"head": {"kind": "cosine", "mlp": 8}, "loss": "cosine_mse"},
+    },
 }
 PROGRAM = """
 import importlib.abc, re, sys

@@ -63,6 +63,9 @@ def quantise(source: Path, path: Path) -> None:
     graph = onnx.load(str(source))
     graph.graph.ClearField("value_info")  # onnxruntime turns matrices of heads round, and what is noted of them not
     rounded = [node.name for node in graph.graph.node if node.op_type == "MatMul" and node.name.startswith(_ENCODER)]
+    if not rounded:  # embeddings are pooled; an empty list would mean all matrices
+        onnx.save(graph, str(path))
+        return
     with _quietly():
         quantize_dynamic(
             graph,
