@@ -43,13 +43,18 @@ class Repo:
 
 
 class HubStandIn:
-    """The server. ``requests`` lists what was asked; ``failing`` maps the end of a path to the status it answers."""
+    """The server. ``requests`` lists what was asked; ``failing`` maps the end of a path to the status it answers.
+
+    ``writes``, if there is one, is asked first: it answers requests that write, and None to others.
+    """
 
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
         self.requests: list[str] = []
         self.failing: dict[str, int] = {}
         self.page: tuple[int, bytes] | None = None
+        self.writes: Callable[[str, str, bytes, Mapping[str, str]], tuple[int, dict[str, str], bytes] | None] | None
+        self.writes = None
         self.answering = threading.Event()
         self.answering.set()
         self.port = 0
@@ -199,6 +204,9 @@ def _handler(hub: HubStandIn) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             self._respond(self.rfile.read(int(self.headers["Content-Length"])))
 
+        def do_PUT(self) -> None:
+            self._respond(self.rfile.read(int(self.headers["Content-Length"])))
+
         def log_message(self, format: str, *args: object) -> None:
             """`HubStandIn.requests` is the log."""
 
@@ -206,7 +214,9 @@ def _handler(hub: HubStandIn) -> type[BaseHTTPRequestHandler]:
             if not hub.answering.wait(_LIMIT_SECONDS):
                 return
             hub.requests.append(f"{self.command} {self.path}")
-            status, headers, content = _answer(hub, unquote(urlsplit(self.path).path), body)
+            path = unquote(urlsplit(self.path).path)
+            asked = None if hub.writes is None else hub.writes(self.command, path, body, dict(self.headers))
+            status, headers, content = asked or _answer(hub, path, body)
             self.send_response(status)
             for name, value in ({"Content-Length": str(len(content))} | headers).items():
                 self.send_header(name, value)

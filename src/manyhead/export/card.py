@@ -14,8 +14,8 @@ HUB_METRICS = {"pearson": "pearsonr", "spearman": "spearmanr", "mcc": "matthews_
 
 _EMBEDDED_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 _EMBEDDED_SAW = (
-    f"The encoder is {_EMBEDDED_BASE}. Its contrastive training saw Quora questions (103,663 triplets, by its own card), "
-    "so scores on pairs of Quora questions are better than they would be on questions that it never saw."
+    f"The encoder is {_EMBEDDED_BASE}. Its contrastive training saw Quora questions (103,663 triplets, by its own "
+    "card), so scores on pairs of Quora questions are better than they would be on questions that it never saw."
 )
 _HUB_DATA = "hub:"
 
@@ -40,9 +40,9 @@ def card_text(source: Source) -> str:
     )
     parts = [
         f"# {recipe.name}",
-        f"A model of {len(recipe.tasks)} tasks that share one encoder, made with manyhead {metadata.version('manyhead')}.",
+        f"{_count(recipe)} on one shared encoder, made with manyhead {metadata.version('manyhead')}.",
         "## Tasks",
-        _table(("task", "reads", "predicts"), [(name, _reads(task), _predicts(task)) for name, task in recipe.tasks.items()]),
+        _tasks(recipe),
         "## Scores",
         *_scores(recipe, summary),
         "## Data",
@@ -55,12 +55,16 @@ def card_text(source: Source) -> str:
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
 
 
+def _count(recipe: Recipe) -> str:
+    return "One task" if len(recipe.tasks) == 1 else f"{len(recipe.tasks)} tasks"
+
+
 def base_model(recipe: Recipe) -> str | None:
     """The hub id of the encoder that training began with; None where it came from a folder."""
     checkpoint = recipe.encoder.checkpoint
     if checkpoint == EMBEDDED:
         return _EMBEDDED_BASE
-    return None if Path(checkpoint).is_absolute() or Path(checkpoint).exists() else checkpoint
+    return None if Path(checkpoint).is_absolute() or checkpoint.startswith((".", "~")) else checkpoint
 
 
 def hub_datasets(recipe: Recipe) -> list[str]:
@@ -97,6 +101,7 @@ def _results(recipe: Recipe, summary: Mapping[str, Any]) -> list[Any]:
                 task_name=name,
                 dataset_type=_dataset_id(dev) if on_hub and isinstance(dev, str) else "local-file",
                 dataset_name=f"{name}: {_place(task, 'dev')}",
+                dataset_config=name,  # results of one data set and configuration are made one entry
                 dataset_split="dev",
                 metric_type=HUB_METRICS.get(metric, metric),
                 metric_name=f"{metric} ({_interval(facts)})",
@@ -106,23 +111,26 @@ def _results(recipe: Recipe, summary: Mapping[str, Any]) -> list[Any]:
     return found
 
 
-def _own_scores(
-    recipe: Recipe, summary: Mapping[str, Any]
-) -> list[tuple[str, str, float, Mapping[str, Any]]]:
+def _own_scores(recipe: Recipe, summary: Mapping[str, Any]) -> list[tuple[str, str, float, Mapping[str, Any]]]:
     """Task, metric, score and the facts of its interval, of each task with a dev score."""
     scores = ((summary.get("dev") or {}).get("tasks")) or {}
     intervals = summary.get("intervals") or {}
     return [
         (name, task.metric, float(scores[name][task.metric]), intervals.get(name) or {})
         for name, task in recipe.tasks.items()
-        if isinstance((scores.get(name) or {}).get(task.metric), int | float)
+        if isinstance(_of(scores, name, task.metric), int | float)
     ]
+
+
+def _tasks(recipe: Recipe) -> str:
+    rows = [(name, _reads(task), _predicts(task)) for name, task in recipe.tasks.items()]
+    return _table(("task", "reads", "predicts"), rows)
 
 
 def _scores(recipe: Recipe, summary: Mapping[str, Any]) -> list[str]:
     baselines = (summary.get("baseline") or {}).get("tasks") or {}
     rows = [
-        (name, metric, f"{score:.3f}", _interval(facts), facts.get("n", ""), _number((baselines.get(name) or {}).get(metric)))
+        (name, metric, _number(score), _interval(facts), facts.get("n", ""), _number(_of(baselines, name, metric)))
         for name, metric, score, facts in _own_scores(recipe, summary)
     ]
     if not rows:
@@ -130,9 +138,13 @@ def _scores(recipe: Recipe, summary: Mapping[str, Any]) -> list[str]:
     found = [_table(("task", "metric", "dev score", "interval", "rows", "baseline"), rows)]
     found.append(
         "The baseline always says the most frequent class of the training rows, or their mean score. "
-        f"The checkpoint: {summary.get('selection') or 'how it was chosen is not known'}. Seed {recipe.seed}, one run."
+        f"The checkpoint: {summary.get('selection') or 'how it was picked is not known'}. One run, seed {recipe.seed}."
     )
     return found
+
+
+def _of(scores: Mapping[str, Any], name: str, metric: str) -> object:
+    return (scores.get(name) or {}).get(metric)
 
 
 def _interval(facts: Mapping[str, Any]) -> str:
@@ -153,8 +165,8 @@ def _data(recipe: Recipe, state: Mapping[str, Any]) -> list[str]:
     if not rows:
         return ["What it was trained on did not come with the model; its recipe.yaml names the files."]
     return [
-        _table(("task", "split", "rows", "file", "hash of the rows"), rows),
-        "Hashes are of the rows as they were read; the data is not in this repository.",
+        _table(("task", "split", "rows", "file", "sha256 of the file"), rows),
+        "The data is not in this repository.",
     ]
 
 
@@ -175,7 +187,7 @@ def _limits(source: Source, base: str | None) -> list[str]:
         lines.append(f"Probabilities were calibrated by a temperature, fitted on dev rows: {', '.join(calibrated)}.")
     if plain := [name for name in classes if name not in calibrated]:
         lines.append(f"Probabilities are not calibrated: {', '.join(plain)}.")
-    lines.append("Scores are of texts like those it was trained on; others may be answered wrongly, and no less surely.")
+    lines.append("Scores are of texts like its training texts; others may be answered wrongly, and no less surely.")
     if not source.options.get("license"):
         encoder = " (the encoder's is apache-2.0)" if recipe.encoder.checkpoint == EMBEDDED else ""
         lines.append(f"No licence was named for this model{encoder}.")

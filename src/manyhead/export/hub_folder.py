@@ -54,7 +54,10 @@ def write(source: Source, folder: Path) -> Export:
 
 def shared(recipe: Recipe) -> Recipe:
     """The recipe without what is of one machine: where it ran, and the folders above its files."""
-    encoder = recipe.encoder.model_copy(update={"checkpoint": _last(recipe.encoder.checkpoint)})
+    checkpoint = recipe.encoder.checkpoint
+    if Path(checkpoint).is_absolute():
+        checkpoint = f"./{Path(checkpoint).name}"  # with the dot it is no hub id
+    encoder = recipe.encoder.model_copy(update={"checkpoint": checkpoint})
     tasks = {}
     for name, task in recipe.tasks.items():
         files = {

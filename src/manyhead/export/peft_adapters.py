@@ -55,9 +55,7 @@ def write(source: Source, folder: Path) -> Export:
         written.append(
             Written(task, task, _READER, texts, mean_states(source, task, texts), options={"base": f"../{BASE}"})
         )
-    return Export(
-        written, notes=[_NOTE]
-    )
+    return Export(written, notes=[_NOTE])
 
 
 def mean_states(source: Source, task: str, texts: Texts) -> Floats:

@@ -71,9 +71,11 @@ def _state(ask: Callable[[], str | None], before: str | None, files: int) -> str
     try:
         after = ask()
     except Exception:
-        return "whether the commit arrived is not known, since the hub does not answer now; look there before trying again"
+        return (
+            "whether the commit arrived is not known, since the hub does not answer now; look there before trying again"
+        )
     if after != before:
-        return f"yet a new commit is there ({after}): look whether it holds the {files} files before trying again"
+        return f"yet a new commit is there ({after}): look first whether it holds the {files} files"
     return f"none of the {files} files is there: they are published by one commit, which was not made"
 
 

@@ -12,7 +12,7 @@ def read(job: dict[str, Any]) -> list[list[float]]:
     """A row of numbers for each text."""
     model = Model.load(job["folder"], device="cpu", precision="fp32", plugins=job["plugins"])
     found = model.predict(job["task"], [tuple(text) for text in job["texts"]])
-    return [[each.score] if each.probabilities is None else list(each.probabilities.values()) for each in found]
+    return [[each.score or 0.0] if each.probabilities is None else [*each.probabilities.values()] for each in found]
 
 
 jobs = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
