@@ -133,13 +133,13 @@ def _written(source: Source, name: str) -> Written:
 
 def _written_int8(source: Source, name: str) -> Written:
     """What is told, but never wrong: 8 bits are judged by the score, which takes all dev rows."""
-    found = replace(_written(source, name), tolerance=None)
-    dev = _dev_rows(source, name)
+    found, task = replace(_written(source, name), tolerance=None), source.model.tasks[name]
+    own = own_texts(task)
+    dev = _dev_rows(source, name) if len(source.texts[name]) > len(own) else None  # else no dev rows are to be compared
     if dev is None:
         return found
     texts, targets = dev
-    task = source.model.tasks[name]
-    every = [*texts, *own_texts(task)]
+    every = [*texts, *own]
     known = replace(source, texts={**source.texts, name: every})
     return replace(
         found, texts=every, expected=expected_outputs(known, name), metric=task.metric, score=_score(task, targets)
