@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel, DistilBertConfig, ElectraConfig, RobertaConfig
+from transformers import (
+    AlbertConfig,
+    AutoModel,
+    CamembertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
 
 from manyhead.cli.export import export_stored
 from manyhead.cli.stored import find_model
@@ -29,6 +37,9 @@ SIZES: dict[str, Any] = {
 }
 FAMILIES: dict[str, Any] = {
     "roberta": RobertaConfig(**SIZES, type_vocab_size=1, pad_token_id=0, bos_token_id=2, eos_token_id=3),
+    "xlm-roberta": XLMRobertaConfig(**SIZES, type_vocab_size=1, pad_token_id=0, bos_token_id=2, eos_token_id=3),
+    "camembert": CamembertConfig(**SIZES, type_vocab_size=1, pad_token_id=0, bos_token_id=2, eos_token_id=3),
+    "albert": AlbertConfig(**SIZES, embedding_size=8),
     "electra": ElectraConfig(**SIZES, embedding_size=16),
     "electra-narrow": ElectraConfig(**SIZES, embedding_size=8),
     "distilbert": DistilBertConfig(

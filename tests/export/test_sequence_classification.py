@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from export_makers import exported, family_encoder, saved_model
 
-from manyhead.export.check import Parity, compare
+from manyhead.errors import CheckpointError, UsageError
+from manyhead.export.check import Parity, compare, failures
 from manyhead.export.source import Written
 
 LINEAR: dict[str, Any] = {"reviews": {"head": "linear"}, "questions": {"head": "linear"}}
@@ -17,6 +18,9 @@ GELU: dict[str, Any] = {"reviews": {"head": {"kind": "mlp", "width": 16, "activa
 TANH: dict[str, Any] = {"reviews": {"head": {"kind": "mlp", "width": 7, "activation": "tanh"}}}
 RELU: dict[str, Any] = {"reviews": {"head": {"kind": "mlp", "width": 9}}}
 SCORE: dict[str, Any] = {"sentences": {"head": "linear", "loss": "mse", "pairing": "concat"}}
+SCORES: dict[str, Any] = {"sentences": {"head": "linear", "loss": "score_cross_entropy", "pairing": "concat"}}
+WIDE: dict[str, Any] = {"reviews": {"head": {"kind": "mlp", "width": 17, "activation": "tanh"}}}
+PAL = {"kind": "pal_top", "width": 4, "heads": 2}
 LOW_RANK = {"kind": "low_rank", "rank": 3, "alpha": 6.0}
 
 # Encoder, the encoder's options, tasks' options, and the class that each of some tasks becomes.
@@ -37,6 +41,9 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, str]]] = {
     "electra narrow": ("electra-narrow", {"pooling": "cls"}, LINEAR, {"questions": "Electra"}),
     "distilbert": ("distilbert", {"pooling": "cls"}, RELU, {"reviews": "DistilBert"}),
     "distilbert first token": ("distilbert", {"pooling": "cls"}, LINEAR, {"reviews": "DistilBert"}),
+    "albert": ("albert", {"pooling": "pooler"}, LINEAR, {"reviews": "Albert", "questions": "Albert"}),
+    "xlm-roberta": ("xlm-roberta", {"pooling": "cls"}, TANH, {"reviews": "XLMRoberta"}),
+    "camembert": ("camembert", {"pooling": "pooler", "layer": -2}, LINEAR, {"questions": "Camembert"}),
 }
 BCE = {"head": "linear", "loss": {"kind": "bce", "threshold": "fitted"}}
 QUICK = ("pooler", "first token", "roberta", "electra")
@@ -86,3 +93,72 @@ def test_the_pipeline_says_what_the_model_says(encoders: dict[str, Path], tmp_pa
 @pytest.mark.slow
 def test_the_pipeline_says_what_the_model_says_of_other_parts(encoders: dict[str, Path], tmp_path: Path) -> None:
     assert_the_same(compare(tmp_path, write_cases(tmp_path, encoders, [name for name in CASES if name not in QUICK])))
+
+
+def test_an_export_that_is_off_is_seen(encoders: dict[str, Path], tmp_path: Path) -> None:
+    (one,) = write_cases(tmp_path, encoders, ["tanh mlp"])
+    good, bad = compare(tmp_path, [one, replace(one, expected=one.expected[:, ::-1])])
+    assert good.ok
+    assert not bad.ok
+    assert bad.same_labels is not None
+    assert bad.same_labels < bad.texts
+    assert failures([good, bad]) == [f"{bad.line()}; expected at most 1e-05"]
+    with pytest.raises(CheckpointError, match=r"cannot be read back \(sequence_classification.py\)"):
+        compare(tmp_path, [replace(one, folder="elsewhere")])
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "tasks", "task", "problem"),
+    [
+        ("bert", {"pooling": "mean"}, LINEAR, "reviews", r"encoder\.pooling: mean: "),
+        ("bert", {"pooling": "attention"}, LINEAR, "questions", r"encoder\.pooling: attention: "),
+        ("bert", {"pooling": "pooler"}, {}, "questions", r"tasks\.questions\.head: hidden: its LayerNorm"),
+        ("bert", {"pooling": "pooler"}, GELU, "reviews", r"tasks\.reviews\.head: mlp: .*would be a second"),
+        ("bert", {"pooling": "cls", "projections": ["mlp"]}, GELU, "reviews", r"head: mlp: .*would be a second"),
+        ("bert", {"pooling": "pooler", "projections": ["mlp"]}, LINEAR, "reviews", r"projections: mlp: .*second"),
+        ("bert", {"pooling": "cls"}, RELU, "reviews", r"no plain class for bert has a hidden layer with relu"),
+        ("bert", {"pooling": "cls"}, WIDE, "reviews", r"it takes 17 hidden units.* have 16"),
+        (
+            "bert",
+            {"pooling": "pooler"},
+            {},
+            "sentences",
+            r"tasks\.sentences\.pairing: siamese.*--to sentence-",
+        ),
+        ("bert", {"pooling": "pooler"}, SCORES, "sentences", r"tasks\.sentences\.loss: score_cross_entropy: "),
+        ("bert", {"pooling": "pooler", "sandwich_norm": True}, LINEAR, "reviews", r"encoder\.sandwich_norm: true"),
+        ("bert", {"pooling": "pooler", "experts": PAL}, LINEAR, "reviews", r"encoder\.experts: pal_top"),
+        ("bert", {"pooling": "pooler", "layer": 0}, LINEAR, "reviews", r"encoder\.layer: 0"),
+        ("electra-narrow", {"pooling": "pooler"}, LINEAR, "reviews", r"no plain class for electra has .*tanh"),
+        (
+            "albert",
+            {"pooling": "cls"},
+            LINEAR,
+            "reviews",
+            r"no plain class for albert has a head without",
+        ),
+    ],
+)
+def test_a_part_without_counterpart_is_named(
+    encoders: dict[str, Path],
+    tmp_path: Path,
+    family: str,
+    options: dict[str, Any],
+    tasks: dict[str, Any],
+    task: str,
+    problem: str,
+) -> None:
+    model = saved_model(tmp_path / "model", encoders[family], encoder_options=options, tasks=tasks)
+    with pytest.raises(UsageError, match=rf"{task}: not exported: .*{problem}.*--to onnx"):
+        exported(model, "transformers", tmp_path / "out", task)
+    assert not (tmp_path / "out").exists()
+
+
+def test_tasks_that_were_not_named_are_left_out(encoders: dict[str, Path], tmp_path: Path) -> None:
+    model = saved_model(tmp_path / "model", encoders["bert"], encoder_options={"pooling": "pooler"})
+    found = exported(model, "transformers", tmp_path / "out", check=False)
+    assert [each.name for each in found.export.written] == ["reviews"]
+    assert list(found.export.left_out) == ["questions", "sentences"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["reviews"]
+    with pytest.raises(UsageError, match=r"out exists; expected a new folder"):
+        exported(model, "transformers", tmp_path / "out")

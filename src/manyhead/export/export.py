@@ -11,6 +11,7 @@ from manyhead.errors import CheckpointError, UsageError
 from manyhead.export import FORMATS
 from manyhead.export.check import Parity, compare, failures
 from manyhead.export.source import Export, Source
+from manyhead.faults import at
 from manyhead.files import new_folder, writing
 
 
@@ -47,6 +48,7 @@ def export_model(source: Source, form: str, folder: Path, *, check: bool = True)
     with writing(str(folder)), new_folder(folder) as temporary:
         with quiet_transformers():
             export = writer(form)(source, temporary)
+        at("export: written", temporary)
         parity = tuple(compare(temporary, export.written)) if check else ()
         if off := failures(parity):
             raise CheckpointError(
