@@ -41,7 +41,7 @@ LAYERS = (
 )
 LAYER_OF = {component: layer for layer, components in enumerate(LAYERS) for component in components}
 
-HEAVY = ("torch", "transformers", "sklearn", "scipy", "matplotlib")
+HEAVY = ("torch", "transformers", "sklearn", "scipy", "matplotlib", "onnx", "onnxruntime")
 NOT_FOR_INFERENCE = ("data.read", "data.check", "training")
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "manyhead export runs/cs224n --to transformers",
     "manyhead export runs/cs224n --to transformers --task sst --out sst-model",
+    "manyhead export runs/cs224n --to onnx",
+    "manyhead export runs/cs224n --to onnx-int8 --json",
     "manyhead export runs/siamese --to sentence-transformers",
     "manyhead export runs/cs224n --to hub --license apache-2.0 --push OWNER/NAME",
 )
@@ -86,6 +88,7 @@ def export(
         for task, reason in exported.export.left_out.items():
             output.note(f"{task}: left out: {reason}")
         output.note(*exported.export.notes)
+        output.error(*exported.warnings)
         if not check:
             output.note("not compared with the model (--no-check)")
         pushed = None if push is None else _push(exported.folder, push, private=private)

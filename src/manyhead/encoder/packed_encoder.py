@@ -77,7 +77,7 @@ class PackedEncoder(nn.Module):
         self.layer = layer if layer >= 0 else self.n_layers + 1 + layer
         self.width = int(config.hidden_size)
         self._arguments = frozenset(inspect.signature(model.forward).parameters)
-        self._first_position = int(config.pad_token_id) + 1 if config.model_type in POSITIONS_AFTER_PADDING else 0
+        self.first_position = int(config.pad_token_id) + 1 if config.model_type in POSITIONS_AFTER_PADDING else 0
         self.has_segments = "token_type_ids" in self._arguments and int(getattr(config, "type_vocab_size", 0) or 0) > 1
 
     def forward(
@@ -174,7 +174,7 @@ class PackedEncoder(nn.Module):
         device = input_ids.device
         arguments: dict[str, Any] = {"input_ids": input_ids[None], "packed_layout": flow.layout}
         if "position_ids" in self._arguments:
-            arguments["position_ids"] = _positions(flow.lengths, device)[None] + self._first_position
+            arguments["position_ids"] = _positions(flow.lengths, device)[None] + self.first_position
         if self.has_segments:
             arguments["token_type_ids"] = segment_ids[None]
         with self._adding(None if noise is None else noise[None]):
@@ -204,7 +204,7 @@ class PackedEncoder(nn.Module):
         """
         if not self.runs_fused:
             raise ValueError("the encoder does not run its layers as one node each")
-        arguments = {"input_ids": input_ids[None], "position_ids": positions[None] + self._first_position}
+        arguments = {"input_ids": input_ids[None], "position_ids": positions[None] + self.first_position}
         if self.has_segments:
             arguments["token_type_ids"] = segment_ids[None]
         as_they_are = Slots(len(input_ids), None, PackedLayout((), None), routes)

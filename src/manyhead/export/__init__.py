@@ -5,6 +5,8 @@ says what is in it to be read back. One that has no counterpart of a part of the
 """
 
 FORMATS: dict[str, str] = {
+    "onnx": "manyhead.export.onnx:write",
+    "onnx-int8": "manyhead.export.onnx:write_int8",
     "hub": "manyhead.export.hub_folder:write",
     "transformers": "manyhead.export.sequence_classification:write",
     "sentence-transformers": "manyhead.export.sentence_transformer:write",

@@ -22,6 +22,7 @@ _READERS = Path(readers.__file__).parent
 _WITHOUT = "import runpy, sys; sys.modules['manyhead'] = None; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
 _WITH = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
 _SHOWN_LINES = 12
+_SIDES = ("model", "export")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Parity:
     """How an export compares with the model on ``texts`` texts.
 
     ``difference`` is the largest one, relative to the size of what is compared where that is above 1. ``same_labels``
-    counts the texts with the same class, None where there are no classes. ``ok``: within the tolerance.
+    counts the texts with the same class, None where there are no classes. ``ok``: within the tolerance. ``scores`` are
+    the ``metric`` of the model and that of the export, where there are targets.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Parity:
     difference: float
     same_labels: int | None
     tolerance: float | None
+    metric: str = ""
+    scores: tuple[float, float] | None = None
 
     @property
     def ok(self) -> bool:
@@ -52,12 +56,26 @@ class Parity:
             "same_labels": self.same_labels,
             "tolerance": self.tolerance,
             "ok": self.ok,
+            **(
+                {}
+                if self.scores is None
+                else {"metric": self.metric, "scores": dict(zip(_SIDES, self.scores, strict=True))}
+            ),
         }
+
+    def _scored(self) -> dict[str, Any]:
+        if self.scores is None:
+            return {}
+        return {"metric": self.metric, "scores": dict(zip(_SIDES, self.scores, strict=True))}
 
     def line(self) -> str:
         """For people."""
         said = f"{self.name}: {self.texts} texts, largest difference {self.difference:.1e}"
-        return said if self.same_labels is None else f"{said}, same labels {self.same_labels} of {self.texts}"
+        said = said if self.same_labels is None else f"{said}, same labels {self.same_labels} of {self.texts}"
+        if self.scores is None:
+            return said
+        before, after = self.scores
+        return f"{said}, {self.metric} {before:.4f}, exported {after:.4f}"
 
 
 def compare(folder: Path, written: Sequence[Written]) -> list[Parity]:
@@ -119,6 +137,6 @@ def _parity(written: Written, rows: list[list[float]]) -> Parity:
     differences = np.abs(found - expected) / np.maximum(1, np.abs(expected))
     same = int((found.argmax(1) == expected.argmax(1)).sum()) if written.classes else None
     largest = float(differences.max(initial=0.0))
-    return Parity(
-        written.name, len(expected), largest if np.isfinite(largest) else float("inf"), same, written.tolerance
-    )
+    largest = largest if np.isfinite(largest) else float("inf")
+    scores = None if written.score is None else (written.score(expected), written.score(found))
+    return Parity(written.name, len(expected), largest, same, written.tolerance, written.metric, scores)

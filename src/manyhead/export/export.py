@@ -17,12 +17,13 @@ from manyhead.files import new_folder, writing
 
 @dataclass(frozen=True)
 class Exported:
-    """An export that is there. ``parity`` is empty where nothing was compared."""
+    """An export that is there. ``parity`` is empty where nothing was compared; ``warnings`` are of what was found."""
 
     folder: Path
     format: str
     export: Export
     parity: tuple[Parity, ...]
+    warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -32,6 +33,7 @@ class Exported:
             "exports": [{"name": each.name, "folder": str(self.folder / each.folder)} for each in self.export.written],
             "left_out": dict(self.export.left_out),
             "parity": [each.as_dict() for each in self.parity],
+            "warnings": list(self.warnings),
         }
 
 
@@ -52,7 +54,8 @@ def export_model(source: Source, form: str, folder: Path, *, check: bool = True)
             raise CheckpointError(
                 "\n".join([f"{form}: the export does not say what the model says; nothing was kept", *off])
             )
-    return Exported(folder, form, export, parity)
+        warnings = tuple(export.finish(temporary, parity)) if export.finish is not None and check else ()
+    return Exported(folder, form, export, parity, warnings)
 
 
 def writer(form: str) -> Callable[[Source, Path], Export]:

@@ -1,10 +1,10 @@
 """What is exported, what a format wrote, and the errors of both."""
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from manyhead.errors import UsageError
 from manyhead.export import ONNX_INSTEAD
@@ -12,6 +12,9 @@ from manyhead.inference.model_folder import ENCODER, model_in
 from manyhead.inference.outputs import Floats
 from manyhead.inference.predictor import Model
 from manyhead.model import MultiTaskModel
+
+if TYPE_CHECKING:
+    from manyhead.export.check import Parity
 
 TOLERANCE = 1e-5
 """Largest difference, in fp32, of a probability, or of a score or vector relative to its size where that is above 1."""
@@ -57,7 +60,8 @@ class Written:
     """One thing to read back: ``folder``, below that of the export, and what it should say of the ``texts``.
 
     ``reader`` is the program that does, a file in ``readers``; it is given ``options`` too. ``expected`` (E, O) are
-    probabilities where ``classes``, else scores or vectors. A ``tolerance`` of None is told, never wrong.
+    probabilities where ``classes``, else scores or vectors. A ``tolerance`` of None is told, never wrong. ``score``, if
+    given, makes one number of what is said, the ``metric``, for the model and for the export.
     """
 
     name: str
@@ -69,15 +73,21 @@ class Written:
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     tolerance: float | None = TOLERANCE
     needs_manyhead: bool = False
+    metric: str = ""
+    score: Callable[[Any], float] | None = None
 
 
 @dataclass(frozen=True)
 class Export:
-    """What a format wrote. ``left_out`` says by task why it is not there; ``notes`` are lines for the user."""
+    """What a format wrote. ``left_out`` says by task why it is not there; ``notes`` are lines for the user.
+
+    ``finish`` is told what was found when it was compared, and may add that to the folder; it returns warnings.
+    """
 
     written: Sequence[Written]
     left_out: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: Sequence[str] = ()
+    finish: "Callable[[Path, Sequence[Parity]], Sequence[str]] | None" = None
 
 
 def require(module: str, package: str, purpose: str) -> None:
