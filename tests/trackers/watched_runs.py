@@ -84,6 +84,7 @@ def expected_scalars(run: Path) -> dict[str, dict[int, float]]:
             numbers = {f"loss/{task}": line["losses"][task] for task in tasks}
             numbers |= {f"examples/{task}": count for task, count in line["examples"].items()}
             numbers |= {key: line[key] for key in ("lr", "grad_norm", "epoch", "tokens")}
+            numbers |= {f"grad_norms/{task}": norm for task, norm in line.get("grad_norms", {}).items()}
             numbers |= {
                 f"cosine/{one}/{other}": line["cosines"][i][j]
                 for i, one in enumerate(tasks if "cosines" in line else ())

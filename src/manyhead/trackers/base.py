@@ -93,6 +93,7 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
 def _step(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     yield from _numbers("loss/", record["losses"])
     yield from _numbers("", {key: record.get(key) for key in ("lr", "grad_norm", "epoch", "tokens")})
+    yield from _numbers("grad_norms/", record.get("grad_norms") or {})
     yield from _numbers("examples/", record["examples"])
     yield from _numbers("", {"seconds": record["time"]["seconds"]})
     tasks = list(record["losses"])
