@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-Status = Literal["finished", "stopped", "diverged", "failed", "killed"]
-"""How a run ended; failed by an error of ours, killed without a word."""
+Status = Literal["finished", "stopped", "diverged", "failed", "killed", "running"]
+"""How a run ended; failed by an error of ours, killed without a word. Or that it goes on."""
 
 TRACKERS_FOLDER = "trackers"
 
@@ -45,7 +45,7 @@ class Tracker(Protocol):
         ...
 
     def finish(self, status: Status) -> None:
-        """The run is over; everything has to be written when this returns."""
+        """Nothing more comes, also of a run that goes on; everything has to be written when this returns."""
         ...
 
 
