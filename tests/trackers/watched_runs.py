@@ -5,10 +5,11 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from manyhead.build import Run, train
 from manyhead.recipe.load import load_recipe
+from manyhead.trackers.base import Status
 from manyhead.training.observer import Observer
 from tiny import tiny_recipe
 
@@ -47,9 +48,9 @@ def calls(run: Path, kind: str = "witness") -> list[tuple[str, Any]]:
     return [tuple(json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def ended_calls(run: Path) -> list[tuple[str, Any]]:
-    """The witness's calls once the last of them is there."""
-    wait_until(lambda: "finish" in dict(calls(run)))
+def ended_calls(run: Path, *statuses: str) -> list[tuple[str, Any]]:
+    """The witness's calls once the last of them is there: how the run ended, by one of ``statuses`` if given."""
+    wait_until(lambda: dict(calls(run)).get("finish") in (statuses or get_args(Status)))
     return calls(run)
 
 
@@ -84,6 +85,7 @@ def expected_scalars(run: Path) -> dict[str, dict[int, float]]:
             numbers = {f"loss/{task}": line["losses"][task] for task in tasks}
             numbers |= {f"examples/{task}": count for task, count in line["examples"].items()}
             numbers |= {key: line[key] for key in ("lr", "grad_norm", "epoch", "tokens")}
+            numbers |= {f"grad_norms/{task}": norm for task, norm in line.get("grad_norms", {}).items()}
             numbers |= {
                 f"cosine/{one}/{other}": line["cosines"][i][j]
                 for i, one in enumerate(tasks if "cosines" in line else ())

@@ -7,6 +7,7 @@ from manyhead.build.parts import Parts
 from manyhead.build.summary import now, summary_of
 from manyhead.data.selection import scored_rows
 from manyhead.data.texts import texts_of
+from manyhead.errors import ManyheadError
 from manyhead.evaluation.errors.calibration import Temperature
 from manyhead.evaluation.evaluate import Evaluation
 from manyhead.evaluation.predictions import write_predictions
@@ -28,8 +29,6 @@ def finish(
     tick: Callable[[int], None],
 ) -> None:
     """Writes what a finished run holds. All of it is written again where this was stopped in the middle."""
-    from manyhead.report.page import write_report
-
     at("finish: begins", folder)
     if final is not None:
         _write_dev_predictions(folder, parts, final)
@@ -44,9 +43,21 @@ def finish(
         write_json(folder.path / MAPS, {"tasks": maps})
     with writing(str(folder.path / SUMMARY)):
         write_json(folder.path / SUMMARY, summary_of(parts, runner, final, calibration))
-    write_report(folder.path)
+    _write_report(folder, runner)
     at("finish: the report is written", folder)
     folder.update_state(status="finished", finished=now())
+
+
+def _write_report(folder: RunFolder, runner: StageRunner) -> None:
+    """Writes the page. It can be written at any time, so no run fails for want of it."""
+    try:
+        from manyhead.report.page import write_report
+
+        write_report(folder.path)
+    except Exception as error:  # whatever it is: a bug, a broken package, a folder in the way
+        what = str(error) if isinstance(error, ManyheadError) else f"{type(error).__name__}: {error}"
+        mend = f"training is not harmed; manyhead report {folder.path} writes it"
+        runner.event(f"no report: {' '.join(what.split())}; {mend}")
 
 
 def _write_dev_predictions(folder: RunFolder, parts: Parts, final: Evaluation) -> None:

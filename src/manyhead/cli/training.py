@@ -81,10 +81,10 @@ def scores_shown(summary: Mapping[str, Any]) -> "list[RenderableType]":
 
 def next_steps(run: Path, task: str) -> list[str]:
     """What can be done with a finished run."""
-    place = shlex.quote(str(run))
+    place, page = shlex.quote(str(run)), run / "report.html"
     return [
         f"run:     {run}",
-        f"report:  {run / 'report.html'}",
+        *([f"report:  {page}"] if page.is_file() else []),
         "next:",
         f"  manyhead evaluate {place}",
         f"  manyhead predict {place} --task {task} --input FILE --output predictions.csv",

@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-Status = Literal["finished", "stopped", "diverged", "failed", "killed"]
-"""How a run ended; failed by an error of ours, killed without a word."""
+Status = Literal["finished", "stopped", "diverged", "failed", "killed", "running"]
+"""How a run ended; failed by an error of ours, killed without a word. Or that it goes on."""
 
 TRACKERS_FOLDER = "trackers"
 
@@ -45,7 +45,7 @@ class Tracker(Protocol):
         ...
 
     def finish(self, status: Status) -> None:
-        """The run is over; everything has to be written when this returns."""
+        """Nothing more comes, also of a run that goes on; everything has to be written when this returns."""
         ...
 
 
@@ -93,6 +93,7 @@ def flat(config: Mapping[str, Any]) -> dict[str, Any]:
 def _step(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     yield from _numbers("loss/", record["losses"])
     yield from _numbers("", {key: record.get(key) for key in ("lr", "grad_norm", "epoch", "tokens")})
+    yield from _numbers("grad_norms/", record.get("grad_norms") or {})
     yield from _numbers("examples/", record["examples"])
     yield from _numbers("", {"seconds": record["time"]["seconds"]})
     tasks = list(record["losses"])

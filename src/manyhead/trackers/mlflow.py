@@ -75,7 +75,8 @@ class _Run:
     def finish(self, status: Status) -> None:
         self._write()
         self._client.set_tag(self._id, "manyhead.status", status)
-        self._client.set_terminated(self._id, _STATUS.get(status, "FAILED"))
+        if status != "running":  # as which MLflow has it from the start
+            self._client.set_terminated(self._id, _STATUS.get(status, "FAILED"))
 
     def _write(self) -> None:
         """Many at a time: each batch costs MLflow as much as hundreds of numbers."""

@@ -53,4 +53,4 @@ class _Run:
 
     def finish(self, status: Status) -> None:
         self._run.summary["status"] = status
-        self._run.finish(exit_code=0 if status == "finished" else 1)
+        self._run.finish(exit_code=0 if status in ("finished", "running") else 1)

@@ -89,14 +89,16 @@ class Trackers:
                 control.write(f"{status}\n".encode())
             waiting = set(self._options)
             for line in _lines(answers, time.monotonic() + WAIT_SECONDS):
-                found = json.loads(line)
-                waiting.discard(found["tracker"])
-                if found["problem"] is not None:
-                    self._tell(f"tracker {found['tracker']}: {found['problem']}; {self._mend(found['tracker'])}")
+                tracker, problem = _answer(line)
+                waiting.discard(tracker)
+                if tracker in self._options and problem is not None:
+                    self._tell(f"tracker {tracker}: {problem}; {self._mend(tracker)}")
                 if not waiting:
                     return
+        left = f"is not done and is ended {GRACE_SECONDS:g} s after the run"
+        if process.poll() is not None:
+            left = "was ended before it was done"
         for tracker in sorted(waiting):
-            left = f"is not done and is ended {GRACE_SECONDS:g} s after the run"
             self._tell(f"tracker {tracker} {left}; {self._mend(tracker)}")
 
     def _mend(self, tracker: str) -> str:
@@ -110,6 +112,15 @@ def _status(error: type[BaseException] | None) -> Status:
     if issubclass(error, StoppedError | Interruption):
         return "stopped"
     return "diverged" if issubclass(error, DivergedError) else "failed"
+
+
+def _answer(line: bytes) -> tuple[str, str | None]:
+    """A tracker and its problem; the tracker is empty in a line that Python, not `watch`, printed on its way up."""
+    try:
+        found = json.loads(line)
+        return str(found["tracker"]), None if found["problem"] is None else str(found["problem"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return "", None
 
 
 def _lines(stream: IO[bytes], deadline: float) -> Iterator[bytes]:

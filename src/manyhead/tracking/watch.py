@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from manyhead.tracking.jobs import problem, start
+from manyhead.tracking.jobs import kill, problem, start
 
 _POLL_SECONDS = 0.2
 _REST_SECONDS = 0.05
@@ -63,8 +63,7 @@ class Child:
 
     def kill(self) -> None:
         """Ends the process and those that it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        kill(self._process)
 
     def report(self, told: str | None = None) -> None:
         """Tells the run how it ended."""

@@ -1,6 +1,7 @@
 """``python -m manyhead.tracking.worker JOB``: one tracker's process, which reads metrics.jsonl as it grows.
 
-It ends with `DONE` when all is written, whatever the tracker may do on its own. Stdin says how the run ended.
+It ends with `DONE` when all is written, whatever the tracker may do on its own, or with the process that started it.
+Stdin says how the run ended.
 """
 
 import json
@@ -15,7 +16,7 @@ from manyhead.recipe.layers import plain
 from manyhead.recipe.load import load_recipe
 from manyhead.recipe.tables import builder
 from manyhead.trackers.base import Place, Status, Tracker, read_record
-from manyhead.tracking.jobs import DONE
+from manyhead.tracking.jobs import DONE, end_with
 
 METRICS = "metrics.jsonl"
 ARTIFACTS = ("summary.json", "report.html")
@@ -91,9 +92,10 @@ def main() -> NoReturn:
     """Works; the last line of stderr says what went wrong. What the tracker wants to do at exit is not waited for."""
     control, nothing = os.dup(0), os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    code = DONE
+    job, code = json.loads(sys.argv[1]), DONE
+    end_with(job["parent"])
     try:
-        _work(json.loads(sys.argv[1]), control)
+        _work(job, control)
     except BaseException as error:  # whatever a tracker raises, SystemExit too
         message = " ".join(str(error).split())
         os.write(2, f"\n{type(error).__name__}: {message[:500]}\n".encode(errors="replace"))

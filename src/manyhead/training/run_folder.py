@@ -196,6 +196,21 @@ class RunFolder:
                 self._metrics.close()
                 self._metrics = None
 
+    def is_locked(self) -> bool:
+        """Whether a process has the run. Writes nothing, so that a folder that can only be read can be asked."""
+        try:
+            handle = os.open(self.path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_UN)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
 
 def check_free(path: Path) -> None:
     """Raises `UsageError` where a run cannot be created at ``path``: it exists, or its parent cannot be written."""

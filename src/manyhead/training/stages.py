@@ -65,7 +65,7 @@ class StageRunner:
         learner = self.plans[self.progress.stage].learner
         load_checkpoint(checkpoint, self.model, learner.extras, learner.optimizer)
         if not self.folder.cut_log(self.progress.logged_bytes, self.progress.logged_sha256):
-            self._event(f"{self.folder.path / METRICS} is not what was logged (sha256 differs); training is not harmed")
+            self.event(f"{self.folder.path / METRICS} is not what was logged (sha256 differs); training is not harmed")
         self._saver.tidy(self.progress)
         plan = self.plans[self.progress.stage]
         if self.progress.pieces is not None and plan.options.accumulation > self.progress.pieces:
@@ -90,6 +90,11 @@ class StageRunner:
                 self.progress.enter_next_stage(plan.options.name)
                 self.best_evaluation = None
 
+    def event(self, text: str) -> None:
+        """Logs something worth one line, and says it."""
+        self.folder.log(event_line(text))
+        self.observer.event(text)
+
     def _run_stage(self, plan: StagePlan) -> None:
         progress = self.progress
         if progress.stage_step == 0:
@@ -107,7 +112,7 @@ class StageRunner:
             if progress.stage_done:
                 break
         if progress.stage_step < plan.total_steps:
-            self._event(f"stage {plan.options.name} ended early: no better score in {progress.stale} evaluations")
+            self.event(f"stage {plan.options.name} ended early: no better score in {progress.stale} evaluations")
 
     def _records(self, plan: StagePlan) -> Iterator[StepRecord]:
         """Takes the stage's steps. Before an error of one is raised, what the steps before it did is saved."""
@@ -136,11 +141,11 @@ class StageRunner:
         progress = self.progress
         progress.add(record)
         if record.pieces != (progress.pieces or plan.options.accumulation):
-            self._event(f"out of memory at step {record.step}: steps are cut into {record.pieces} pieces from here on")
+            self.event(f"out of memory at step {record.step}: steps are cut into {record.pieces} pieces from here on")
             progress.pieces = record.pieces
         self.folder.log(step_line(plan.options.name, progress, record))
         if record.skipped:
-            self._event(f"step {record.step} of stage {plan.options.name} was no finite number and is skipped")
+            self.event(f"step {record.step} of stage {plan.options.name} was no finite number and is skipped")
         at("step: logged", record)
         self.observer.stepped(record)
 
@@ -230,14 +235,10 @@ class StageRunner:
         number = self.stop.signal_number
         assert number is not None
         newest = self._saver.newest()
-        self._event(f"stopped by signal {number}")
+        self.event(f"stopped by signal {number}")
         self.folder.update_state(status="stopped")
         what = f"saved as {newest.name}" if newest else "no step was taken yet"
         raise StoppedError(f"stopped; {what} in {self.folder.path}; go on with --resume", number)
-
-    def _event(self, text: str) -> None:
-        self.folder.log(event_line(text))
-        self.observer.event(text)
 
 
 def check_finite(evaluation: Evaluation, where: str) -> None:
