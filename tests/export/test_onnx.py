@@ -189,7 +189,7 @@ def test_the_graph_takes_any_batch_and_any_length(folder: Path, model: Path) -> 
             expected = network(**inputs)
         found = graph.run(names, {name: each.numpy() for name, each in inputs.items()})
         for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one, other.numpy(), rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(np.asarray(one), other.numpy(), rtol=1e-5, atol=1e-5)
 
 
 def test_the_page_and_the_facts_say_how_it_compared(folder: Path) -> None:

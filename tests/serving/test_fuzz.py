@@ -14,8 +14,7 @@ SECONDS = 60
 @pytest.mark.slow
 def test_no_drawn_request_breaks_the_server_or_its_description(shared: Live) -> None:
     schemathesis = pytest.importorskip("schemathesis")
-    checks = schemathesis.checks.load_all_checks()
-    del checks
+    schemathesis.checks.load_all_checks()
     schema: Any = schemathesis.openapi.from_url(f"{shared.url}/openapi.json")
     modes = list(schemathesis.GenerationMode)
     operations = [result.ok() for result in schema.get_all_operations()]
@@ -30,7 +29,7 @@ def test_no_drawn_request_breaks_the_server_or_its_description(shared: Live) -> 
         derandomize=True,
         database=None,
         phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
     )
     @given(case=cases)
     def draw(case: Any) -> None:
