@@ -49,11 +49,12 @@ class HubWrites:
     def _create(self, body: bytes) -> Answer:
         asked = json.loads(body)
         name = f"models/{asked['organization']}/{asked['name']}"
+        url = f"{self.hub.url}/{name.removeprefix('models/')}"
         if name in self.hub.repos:
-            return _json({"error": "You already created this model repo"}, 409)
+            return _json({"error": "You already created this model repo", "url": url}, 409)
         self.private[name] = asked.get("visibility") == "private"
         self.hub.put(name, {".gitattributes": "*.safetensors filter=lfs\n"})
-        return _json({"url": f"{self.hub.url}/{name.removeprefix('models/')}"})
+        return _json({"url": url})
 
     def _validate(self, body: bytes) -> Answer:
         front = json.loads(body)["content"].split("---\n")[1]

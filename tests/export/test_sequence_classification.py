@@ -95,6 +95,7 @@ def test_the_pipeline_says_what_the_model_says_of_other_parts(encoders: dict[str
     assert_the_same(compare(tmp_path, write_cases(tmp_path, encoders, [name for name in CASES if name not in QUICK])))
 
 
+@pytest.mark.slow
 def test_an_export_that_is_off_is_seen(encoders: dict[str, Path], tmp_path: Path) -> None:
     (one,) = write_cases(tmp_path, encoders, ["tanh mlp"])
     good, bad = compare(tmp_path, [one, replace(one, expected=one.expected[:, ::-1])])

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from manyhead import Model
+from manyhead.inference.predictor import Model
 
 
 def read(job: dict[str, Any]) -> list[list[float]]:
