@@ -187,7 +187,7 @@ def test_the_graph_takes_any_batch_and_any_length(folder: Path, model: Path) -> 
         }
         with network.exporting():
             expected = network(**inputs)
-        found = graph.run(names, {name: each.numpy() for name, each in inputs.items()})
+        found: list[Any] = graph.run(names, {name: each.numpy() for name, each in inputs.items()})
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(np.asarray(one), other.numpy(), rtol=1e-5, atol=1e-5)
 
@@ -222,7 +222,7 @@ def test_int8_is_for_the_encoders_matrices_alone(folder: Path, model: Path, tmp_
     for task in source.tasks:
         inputs = {name: each.numpy() for name, each in padded_inputs(source, task).items()}
         inputs.setdefault("pairs", np.zeros((0, 2), np.int64))
-        (found,) = onnxruntime.InferenceSession(str(tmp_path / "one.onnx")).run([task], inputs)
+        found: Any = onnxruntime.InferenceSession(str(tmp_path / "one.onnx")).run([task], inputs)[0]
         expected = expected_outputs(source, task)
         difference = np.abs(np.asarray(found).reshape(expected.shape) - expected).max()
         assert 0 < difference < 0.1
