@@ -103,7 +103,7 @@ def test_a_wrong_recipe_is_a_document_too(words: tuple[str, ...], recipe: Path) 
     assert result.stderr == plain.stderr
     errors = plain.stderr.splitlines()
     assert errors
-    nothing = dict.fromkeys(("data", "parameters", "cost"))
+    nothing = dict.fromkeys(("start", "data", "parameters", "cost"))
     assert json.loads(result.stdout) == {"ok": False, "errors": errors, "warnings": [], **nothing}
 
 

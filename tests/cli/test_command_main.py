@@ -10,8 +10,8 @@ import pytest
 from commands import COMMAND, run
 
 VERBS = (
-    *("quickstart", "init", "train", "check", "evaluate", "predict", "export", "report", "compare", "study", "verdict"),
-    *("affinity", "track", "recipes"),
+    *("quickstart", "init", "train", "check", "evaluate", "predict", "export", "report", "serve", "compare", "study"),
+    *("verdict", "affinity", "track", "recipes"),
 )
 
 
@@ -48,7 +48,12 @@ def test_the_version_is_told() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [("nonsense",), ("train", "x.yaml", "--nonsense"), ("train", "x.yaml", "--seed", "two"), ("predict", "run")],
+    [
+        ("nonsense",),
+        ("train", "x.yaml", "--nonsense"),
+        ("train", "x.yaml", "--seed", "two"),
+        ("predict", "run", "--nonsense"),
+    ],
 )
 def test_a_wrong_command_line_ends_with_2_and_no_boxes(words: tuple[str, ...]) -> None:
     result = run(*words, code=2)

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "manyhead predict runs/cs224n --task sst --input new.csv --output out.csv",
     "cat new.jsonl | manyhead predict runs/cs224n --task sst > out.csv",
-    "manyhead predict runs/cs224n --input pairs.parquet --output scored.parquet   # every task that reads them",
-    "manyhead predict runs/cs224n --task para --task sts --input shards/ --output scored/ --rejected bad.jsonl",
-    "manyhead predict runs/cs224n --task sst --input big.csv.gz --output out.csv.gz --resume",
-    "manyhead predict runs/cs224n --task sst --input sst-test.csv --format cs224n",
+    "manyhead predict runs/cs224n --input pairs.parquet --output out.parquet",
+    "manyhead predict runs/cs224n --input in/ --output out/ --rejected bad.jsonl",
+    "manyhead predict runs/cs224n --input a.csv.gz --output b.csv.gz --resume",
+    "manyhead predict runs/cs224n --task sst --input test.csv --format cs224n",
 )
 
 ALL = "all"
@@ -94,7 +94,7 @@ def predict(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Predict for the rows of a file, of a folder of files, or of a pipe.
+    """Predict for the rows of files or of a pipe.
 
     Writes the input's columns, then prediction, label, the probability of each label, and whether the text was cut for
     its length; of several tasks each of them as TASK_prediction and so on. An input column named as one of these is

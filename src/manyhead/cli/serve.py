@@ -51,7 +51,7 @@ def serve(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Serve a model over HTTP: all its tasks, and a page to try it.
+    """Serve all tasks of a model over HTTP, with a page to try them.
 
     SIGTERM lets requests finish, SIGHUP takes the model from its folder anew. With --json one line is printed once
     requests are taken.
