@@ -297,7 +297,7 @@ def test_int8_of_a_run_is_judged_by_its_dev_scores(bert: Path, tmp_path: Path) -
     for each in found.parity:
         assert each.texts >= 12 + len(own_texts(Model.load(run).tasks[each.name]))
         assert each.scores is not None
-        assert each.scores[0] == pytest.approx(document["tasks"][each.name][each.metric], abs=1e-6)
+        assert each.scores[0] == pytest.approx(document["dev"]["tasks"][each.name][each.metric], abs=1e-6)
         said = [warning for warning in found.warnings if warning.startswith(f"{each.name}:")]
         assert bool(said) == (abs(each.scores[1] - each.scores[0]) > INT8_TOLERANCE)
 

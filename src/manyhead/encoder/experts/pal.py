@@ -54,7 +54,8 @@ class PalRunner:
     def attend(self, layer: int, rows: Tensor, flow: Flow) -> Tensor:
         """Attention within each sequence, without an output projection: rows (T, d) to (T, d)."""
         states = self.each(lambda pal: pal.qkv[layer], rows, flow)
-        q, k, v = (part.view(1, len(rows), self.heads, -1).transpose(1, 2) for part in states.chunk(3, dim=1))
+        # Not len(rows): that is one number to torch's exporter, whatever the batch.
+        q, k, v = (part.view(1, rows.shape[0], self.heads, -1).transpose(1, 2) for part in states.chunk(3, dim=1))
         # What pooling reads of the encoder's attention is the encoder's alone.
         layout = replace(flow.layout, received=None)
         found, _ = packed_attention(self.drop, q, k, v, None, packed_layout=layout, dropout=self.drop.p)
