@@ -187,7 +187,7 @@ def test_the_graph_takes_any_batch_and_any_length(folder: Path, model: Path) -> 
         }
         with network.exporting():
             expected = network(**inputs)
-        found: list[Any] = graph.run(names, {name: each.numpy() for name, each in inputs.items()})
+        found = graph.run(names, {name: each.numpy() for name, each in inputs.items()})
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(np.asarray(one), other.numpy(), rtol=1e-5, atol=1e-5)
 
