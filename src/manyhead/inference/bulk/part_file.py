@@ -34,8 +34,8 @@ class PartFile:
         """Appends ``data``."""
         left = memoryview(gzip.compress(data, mtime=0) if self._packed and data else data)
         with writing(str(self._path)):
-            while at("bulk: a piece is written", left):
-                left = left[self._file.write(left) :]
+            while left:
+                left = left[self._file.write(at("bulk: a piece is written", left)) :]
 
     def flush(self) -> None:
         """Nothing waits."""
