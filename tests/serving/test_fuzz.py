@@ -37,7 +37,8 @@ def test_no_drawn_request_breaks_the_server_or_its_description(shared: Live) -> 
             return
         response = case.call(timeout=30)
         statuses[response.status_code] = statuses.get(response.status_code, 0) + 1
-        assert response.status_code < 500, (case.as_curl_command(), response.text)
+        hurried = response.status_code == 504 and "timeout" in (case.headers or {})
+        assert response.status_code < 500 or hurried, (case.as_curl_command(), response.text)
         case.operation.validate_response(response)
 
     draw()
