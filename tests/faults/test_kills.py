@@ -29,7 +29,7 @@ def places() -> list[str]:
     """All places that training comes by, but the rare ones."""
     code = "".join(path.read_text() for path in sorted(Path(manyhead.__file__).parent.rglob("*.py")))
     found = {*re.findall(r"\bat\(\"([a-z ]+: [a-z ]+|[a-z]+)\"", code)} - {*RARE}
-    return sorted(place for place in found if not place.startswith("bulk: "))
+    return sorted(place for place in found if not place.startswith(("bulk: ", "export: ")))
 
 
 def places_of(row: int) -> list[str]:
