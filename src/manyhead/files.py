@@ -86,9 +86,9 @@ def write_text(path: Path, text: str) -> None:
     sync_folder(path.parent)
 
 
-def csv_writer(file: IO[str]) -> Any:
+def csv_writer(file: IO[str], delimiter: str = ",") -> Any:
     """A `csv.writer` whose rows end in LF and whose cells read back as they were."""
-    return csv.writer(_LineFeeds(file), lineterminator="\r\n")
+    return csv.writer(_LineFeeds(file), delimiter=delimiter, lineterminator="\r\n")
 
 
 class _LineFeeds:

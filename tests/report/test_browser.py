@@ -1,14 +1,13 @@
 """The page in a real browser: it asks nothing of any network, runs its own script only, and filters as it says."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_runs import PARA, SST, STS, fabricate
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from manyhead.report.page import build_report
 
@@ -23,14 +22,6 @@ PLANTED = (
     "long " * 20_000,
 )
 Row = list[Any]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

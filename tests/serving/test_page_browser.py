@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Error, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Error, Page, Route, expect
 
 from manyhead.build import train
 from manyhead.recipe.load import load_recipe
@@ -55,14 +55,6 @@ def launch(model: Path, token: str | None = None) -> Iterator[Server]:
             yield Server(json.loads(process.stdout.readline())["address"])
         finally:
             process.terminate()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Formats of the output: each turns chunks into bytes, which are written one behind the other."""
 
-import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manyhead.errors import Problem, UsageError
+from manyhead.files import csv_writer
 from manyhead.inference.bulk.columns import Columns, text
 from manyhead.inference.bulk.scorer import Chunk
 from manyhead.inference.outputs import TaskPredictions
@@ -48,17 +48,6 @@ class Writer(Protocol):
         ...
 
 
-class _LineFeeds(io.StringIO):
-    """Ends rows in LF. The csv module quotes a CR inside a cell only where rows end in CR LF."""
-
-    def __init__(self) -> None:
-        super().__init__(newline="")
-
-    def write(self, row: str) -> int:
-        """Takes one whole row."""
-        return super().write(row.removesuffix("\r\n") + "\n")
-
-
 class DelimitedWriter:
     """A table with a header; gaps are empty cells."""
 
@@ -79,8 +68,8 @@ class DelimitedWriter:
         return b""
 
     def _bytes(self, rows: Sequence[Sequence[str]]) -> bytes:
-        file = _LineFeeds()
-        csv.writer(file, delimiter=self._delimiter, lineterminator="\r\n").writerows(rows)
+        file = io.StringIO(newline="")
+        csv_writer(file, self._delimiter).writerows(rows)
         return file.getvalue().encode()
 
 
