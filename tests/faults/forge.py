@@ -7,7 +7,6 @@ and that process has no other threads.
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -16,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from job_process import JobProcess
 
 LIMIT_SECONDS = 300
 
@@ -49,29 +50,14 @@ class Done:
     seconds: float
 
 
-class Forge:
+class Forge(JobProcess):
     """Starts the process; use it as a context."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def __enter__(self) -> "Forge":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait()
+        super().__init__(__file__)
 
     def do(self, job: Job) -> Done:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(json.dumps(asdict(job)), file=self._process.stdin, flush=True)
-        return Done(**json.loads(self._process.stdout.readline()))
+        return Done(**self.ask(asdict(job)))
 
 
 class Planted:

@@ -6,7 +6,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -14,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from job_process import JobProcess
 
 CHUNK_ROWS = 8
 
@@ -27,31 +28,16 @@ class Ended:
     visits: Mapping[str, int]
 
 
-class Commands:
+class Commands(JobProcess):
     """Starts the process; use it as a context."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def __enter__(self) -> "Commands":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait()
+        super().__init__(__file__)
 
     def do(self, *words: object, place: str | None = None, visit: int = 1, number: int = signal.SIGKILL) -> Ended:
         """Runs ``manyhead WORDS...``; the signal ``number`` comes at the visit number ``visit`` of ``place``."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         job = {"words": [str(word) for word in words], "place": place, "visit": visit, "number": number}
-        print(json.dumps(job), file=self._process.stdin, flush=True)
-        return Ended(**json.loads(self._process.stdout.readline()))
+        return Ended(**self.ask(job))
 
 
 def serve() -> None:
